@@ -1,0 +1,77 @@
+# make train | test | test-fast | test-long | bench | install | clean
+#
+# The first use makes .venv and installs into it; later ones install again only after a change of what DEFINITION names.
+#   make train ARGS="steps=3"                     arguments of `fastgrpo train`
+#   make train PYTHON=python3.12                  the Python that .venv is made with (3.10 or newer)
+#   make train TORCH_INDEX=URL                    one more package index, for the smaller PyTorch build without CUDA
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+DEFINITION := pyproject.toml setup.py constraints.txt
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.PHONY: install train test test-fast test-long lint bench clean
+
+install: $(VENV)/.installed-test
+
+train: $(VENV)/.installed-train
+	$(BIN)/fastgrpo train $(ARGS)
+
+test: lint
+	$(BIN)/python -m pytest -m "not long and not gpu" $(ARGS)
+
+test-fast: lint
+	$(BIN)/python -m pytest -m "not long and not gpu and not slow" $(ARGS)
+
+# pytest exits 5 when it found nothing to run: right only while no test is marked long.
+test-long: $(VENV)/.installed-test
+	@$(BIN)/python -m pytest -m long $(ARGS) || { code=$$?; \
+	  if [ $$code -eq 5 ] && ! grep -rqE "mark\.[l]ong" tests; then echo "no test is marked long yet"; else exit $$code; fi; }
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m pytest bench/ $(ARGS)
+
+# Runs and the environment are kept: remove runs/ and .venv/ by hand.
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
+	find fastgrpo kernels bench tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON); install Python 3.10 or newer, or name one: make PYTHON=python3.12" >&2; exit 3; }
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10))" || \
+	  { echo "make: fastgrpo needs Python 3.10 or newer, this is $$($(PYTHON) --version); name another: make PYTHON=python3.12" >&2; exit 3; }
+	@$(PYTHON) -c "import ensurepip, venv" 2>/dev/null || \
+	  { echo "make: $(PYTHON) lacks the venv module; install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 3; }
+	$(PYTHON) -m venv $(VENV)
+
+# Without an NVIDIA driver the CPU build of PyTorch serves, a tenth of the size; pip finds it where its configuration or TORCH_INDEX offers it.
+$(VENV)/.installed-torch: constraints.txt | $(BIN)/python
+	@if $(BIN)/python -c "from importlib.metadata import version; raise SystemExit(version('torch').split('+')[0] != '$(TORCH)')" 2>/dev/null; then \
+	  echo "PyTorch $(TORCH) is there"; \
+	elif [ -e /proc/driver/nvidia ] || command -v nvidia-smi >/dev/null; then \
+	  $(PIP) install $(INDEX) -c constraints.txt torch==$(TORCH); \
+	elif $(PIP) install --quiet $(INDEX) -c constraints.txt torch==$(TORCH)+cpu 2>/dev/null; then \
+	  echo "installed the CPU build of PyTorch $(TORCH)"; \
+	else \
+	  echo "no CPU build of PyTorch $(TORCH) on offer (TORCH_INDEX=URL names an index that has it): installing the larger build with CUDA"; \
+	  $(PIP) install $(INDEX) -c constraints.txt torch==$(TORCH); \
+	fi
+	@touch $@
+
+$(VENV)/.installed-train: $(DEFINITION) $(VENV)/.installed-torch
+	$(PIP) install --quiet -c constraints.txt -e ".[train]"
+	@touch $@
+
+$(VENV)/.installed-test: $(DEFINITION) $(VENV)/.installed-torch
+	$(PIP) install --quiet -c constraints.txt -e ".[test]"
+	@touch $@ $(VENV)/.installed-train

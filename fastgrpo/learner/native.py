@@ -1,0 +1,121 @@
+"""A plain PyTorch learner: AdamW on fp32 masters, gradients accumulated in the masters' precision, one process or several ranks.
+
+Under torchrun every rank holds the whole model and its share of the packs. Gradients are summed over ranks, never averaged: the
+loss carries its complete divisor already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fastgrpo.errors import HealthError
+from fastgrpo.loss import packed_loss
+from fastgrpo.model import head_weight, kept_hidden_states
+from fastgrpo.types import PackedBatch
+from fastgrpo_kernels import linear_logprobs
+
+if TYPE_CHECKING:
+    from fastgrpo.config import LossConfig
+
+
+def adamw(parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """The paper's optimizer; the learning rate is set before each update."""
+    return torch.optim.AdamW(parameters, lr=0.0, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
+
+
+class NativeLearner:
+    """Implements Learner. `lr_at(k)` is the learning rate of update k (from 0); `grad_clip` bounds the global gradient norm."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: LossConfig,
+        temperature: float,
+        lr_at: Callable[[int], float],
+        grad_clip: float,
+        make_optimizer: Callable[[list[Tensor]], torch.optim.Optimizer] = adamw,
+    ):
+        self.model, self.loss, self.temperature = model, loss, temperature
+        self.lr_at, self.grad_clip = lr_at, grad_clip
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.masters = [_master(parameter) for parameter in self.parameters]
+        self.gradients = [torch.zeros_like(master) for master in self.masters]
+        self.optimizer = make_optimizer(self.masters)
+        self.updates = 0
+
+    def logprobs(self, batch: PackedBatch) -> Tensor:
+        """See Learner. Float32 (float64 for a float64 model), on the pack's device."""
+        return model_logprobs(self.model, batch, self.temperature)
+
+    def backward(self, batch: PackedBatch) -> dict[str, float]:
+        """See Learner. The forward keeps only response rows; the fused loss makes their gradients in one pass."""
+        output = packed_loss(kept_hidden_states(self.model, batch), head_weight(self.model), batch, self.loss, self.temperature)
+        output.loss.backward()
+        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
+            if parameter.grad is not None:
+                gradient += parameter.grad
+                parameter.grad = None
+        return {"loss": output.loss.item()} | {name: value.item() for name, value in output.stats.items()}
+
+    def step(self) -> float:
+        """See Learner. Raises HealthError, and leaves the weights alone, where a gradient is not finite."""
+        self._sum_over_ranks()
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in self.gradients]))
+        if not torch.isfinite(norm):
+            raise HealthError(
+                f"update {self.updates}: the gradient norm is {norm.item()}; no weight was changed. Lower lr, or look at the rollouts."
+            )
+        factor = torch.clamp(self.grad_clip / (norm + 1e-12), max=1.0)
+        for master, gradient in zip(self.masters, self.gradients, strict=True):
+            master.grad = gradient * factor
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr_at(self.updates)
+        self.optimizer.step()
+        with torch.no_grad():
+            for parameter, master, gradient in zip(self.parameters, self.masters, self.gradients, strict=True):
+                if master is not parameter:
+                    parameter.copy_(master)
+                master.grad = None
+                gradient.zero_()
+        self.updates += 1
+        return norm.item()
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        return self.model.named_parameters()
+
+    def state_dict(self) -> dict:
+        return {"optimizer": self.optimizer.state_dict(), "masters": [master.detach() for master in self.masters], "updates": self.updates}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.updates = state["updates"]
+        with torch.no_grad():
+            for parameter, master, saved in zip(self.parameters, self.masters, state["masters"], strict=True):
+                master.copy_(saved)
+                parameter.copy_(saved)
+
+    def _sum_over_ranks(self) -> None:
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            for gradient in self.gradients:
+                dist.all_reduce(gradient, op=dist.ReduceOp.SUM)
+
+
+@torch.no_grad()
+def model_logprobs(model: nn.Module, batch: PackedBatch, temperature: float) -> Tensor:
+    """Log-probs (T,) of a pack's targets under any model, the policy or the frozen reference; 0 outside the loss mask."""
+    rows = batch.loss_mask
+    targets = batch.targets[rows].to(model.device)
+    kept, _ = linear_logprobs(kept_hidden_states(model, batch), head_weight(model), targets, temperature)
+    logprobs = torch.zeros(batch.tokens, dtype=kept.dtype)
+    logprobs[rows] = kept.to(logprobs.device)
+    return logprobs
+
+
+def _master(parameter: nn.Parameter) -> Tensor:
+    """The parameter itself where it has at least fp32 precision, else an fp32 copy that the optimizer owns."""
+    return parameter if parameter.dtype in (torch.float32, torch.float64) else parameter.detach().float()

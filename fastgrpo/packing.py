@@ -1,0 +1,59 @@
+"""Sequences into packs without padding: each sequence whole in one pack, each pack at most `tokens_per_pack` tokens.
+
+Targets are shifted here and nowhere else. A sequence longer than the budget gets a pack of its own: the budget
+bounds memory and speed, and cannot change a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from fastgrpo.types import PackedBatch, TrainingSequence
+
+
+def pack(sequences: Sequence[TrainingSequence], tokens_per_pack: int, dtype: torch.dtype = torch.float32) -> list[PackedBatch]:
+    """Cuts sequences into packs, longest first, each into the first pack with room (first-fit decreasing).
+
+    `dtype` is that of advantages, scale and log-probs: float32, or float64 for exact comparisons.
+    """
+    bins: list[list[TrainingSequence]] = []
+    room: list[int] = []
+    for sequence in sorted(sequences, key=len, reverse=True):
+        place = next((i for i, free in enumerate(room) if free >= len(sequence)), None)
+        if place is None:
+            bins.append([sequence])
+            room.append(tokens_per_pack - len(sequence))
+        else:
+            bins[place].append(sequence)
+            room[place] -= len(sequence)
+    return [pack_one(sequences, dtype) for sequences in bins]
+
+
+def pack_one(sequences: Sequence[TrainingSequence], dtype: torch.dtype = torch.float32) -> PackedBatch:
+    """Lays sequences end to end. Each contributes its prompt and response but the last token, which is only a target."""
+    input_ids, targets, positions, mask, lengths = [], [], [], [], []
+    advantages, scale, sampler_logprobs = [], [], []
+    for sequence in sequences:
+        tokens = (*sequence.prompt_ids, *sequence.response_ids)
+        before, after = len(sequence.prompt_ids) - 1, len(sequence.response_ids)
+        lengths.append(len(sequence))
+        input_ids += tokens[:-1]
+        targets += tokens[1:]
+        positions += range(len(sequence))
+        mask += [False] * before + [True] * after
+        advantages += [0.0] * before + [sequence.advantage] * after
+        scale += [0.0] * before + [sequence.scale] * after
+        sampler_logprobs += [0.0] * before + list(sequence.sampler_logprobs)
+    return PackedBatch(
+        input_ids=torch.tensor(input_ids),
+        targets=torch.tensor(targets),
+        position_ids=torch.tensor(positions),
+        loss_mask=torch.tensor(mask),
+        cu_seqlens=torch.tensor([0, *lengths]).cumsum(0).to(torch.int32),
+        max_seqlen=max(lengths),
+        advantages=torch.tensor(advantages, dtype=dtype),
+        scale=torch.tensor(scale, dtype=dtype),
+        sampler_logprobs=torch.tensor(sampler_logprobs, dtype=dtype),
+    )

@@ -1,0 +1,138 @@
+"""Language-model training on concatenated question-answer text, and with it the small base model of the `tiny` recipe.
+
+What surprises: there is no second loss. With advantage 1 and no old policy, the policy gradient of every token is the gradient of
+its cross-entropy, so pretraining runs through the same packs, learner and kernel (arXiv:2503.20783, section 3.4, in miniature).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastgrpo.arithmetic import exercises, imperfect_answer
+from fastgrpo.types import TrainingSequence
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+END = "<|endoftext|>"
+
+
+@dataclass(frozen=True, slots=True)
+class BaseRecipe:
+    """The built-in base model: a Qwen2 of 0.85 M parameters and the text it reads once, about a minute on two CPU cores."""
+
+    texts: int = 40_000
+    texts_per_update: int = 64
+    lr: float = 3e-3
+    warmup: int = 20
+    vocabulary: int = 512
+    hidden: int = 128
+    intermediate: int = 384
+    layers: int = 4
+    heads: int = 4
+    kv_heads: int = 2
+    seed: int = 0
+
+
+def base_model_directory(cache: Path, say: Callable[[str], None], recipe: BaseRecipe | None = None) -> Path:
+    """The directory of the built-in base model, made on first use. The key is the text it reads and its settings."""
+    recipe = recipe or BaseRecipe()
+    corpus = question_answer_texts(recipe.texts, recipe.seed)
+    key = hashlib.sha256(json.dumps([asdict(recipe), corpus]).encode()).hexdigest()[:16]
+    directory = cache / f"base-{key}"
+    if (directory / "config.json").exists():
+        say(f"base model: {directory} (from the cache)")
+        return directory
+    say(f"base model: made once from {recipe.texts} question-answer texts, about a minute")
+    cache.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix="base-", dir=cache))
+    _make_base(unfinished, corpus, recipe, say)
+    try:
+        os.rename(unfinished, directory)
+    except OSError:  # another process was first: the key says that its model is the same
+        shutil.rmtree(unfinished)
+    return directory
+
+
+def question_answer_texts(count: int, seed: int) -> list[tuple[str, str]]:
+    """Questions of the train split, each with an answer that is right less than half of the time."""
+    rng = random.Random(seed)
+    return [(drawn.problem, imperfect_answer(drawn, rng)) for drawn in islice(exercises("train", seed), count)]
+
+
+def _make_base(directory: Path, corpus: Sequence[tuple[str, str]], recipe: BaseRecipe, say: Callable[[str], None]) -> None:
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from fastgrpo.model import ATTENTION, prepare, register_attention
+
+    tokenizer = _make_tokenizer(corpus[: len(corpus) // 10], recipe.vocabulary)
+    config = Qwen2Config(
+        vocab_size=recipe.vocabulary,
+        hidden_size=recipe.hidden,
+        intermediate_size=recipe.intermediate,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.kv_heads,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    register_attention()
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        config._attn_implementation = ATTENTION
+        model = prepare(Qwen2ForCausalLM(config))
+    encoded = [tokenizer(question)["input_ids"] + tokenizer(answer + END)["input_ids"] for question, answer in corpus]
+    updates = math.ceil(len(encoded) / recipe.texts_per_update)
+    train_on_text(model, encoded, recipe.texts_per_update, lambda k: recipe.lr * min((k + 1) / recipe.warmup, 1 - k / updates), say)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+
+
+def train_on_text(
+    model, encoded: Sequence[Sequence[int]], texts_per_update: int, lr_at: Callable[[int], float], say: Callable[[str], None]
+) -> None:
+    """One pass over tokenised texts in their order: mean cross-entropy over all tokens of an update."""
+    from fastgrpo.config import LossConfig
+    from fastgrpo.learner.native import NativeLearner
+    from fastgrpo.packing import pack
+
+    learner = NativeLearner(model, LossConfig(type="token_mean"), temperature=1.0, lr_at=lr_at, grad_clip=1.0)
+    for start in range(0, len(encoded), texts_per_update):
+        texts = encoded[start : start + texts_per_update]
+        scale = 1.0 / sum(len(text) - 1 for text in texts)
+        sequences = [TrainingSequence(tuple(text[:1]), tuple(text[1:]), (0.0,) * (len(text) - 1), 1.0, scale) for text in texts]
+        for batch in pack(sequences, tokens_per_pack=8192):
+            learner.backward(batch)
+        learner.step()
+        if learner.updates % 100 == 0:
+            say(f"base model: {start + len(texts)} of {len(encoded)} texts")
+
+
+def _make_tokenizer(corpus: Sequence[tuple[str, str]], vocabulary: int) -> PreTrainedTokenizerBase:
+    """A byte-level BPE tokenizer that keeps digits apart; any text round-trips."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), bytes_])
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, special_tokens=[END], show_progress=False)
+    tokenizer.train_from_iterator((text for pair in corpus for text in pair), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END)

@@ -1,0 +1,29 @@
+"""What samples: the engines behind one interface. Waking is implied by the next call, so the order of calls cannot be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from fastgrpo.types import Prompt, Rollout, Sampling
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OnFinished = Callable[[int, int, Rollout], None]
+"""Called as each response ends, in any order: prompt index, sample index, the rollout."""
+
+
+class RolloutEngine(Protocol):
+    """Draws responses from the current policy."""
+
+    def generate(
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling, seeds: Sequence[Sequence[int]], on_finished: OnFinished | None = None
+    ) -> list[tuple[Rollout, ...]]:
+        """n responses to each prompt, in order; seeds (prompts, n) fix each response whatever else is in the batch."""
+
+    def update_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Takes the learner's weights, named as in the model's state."""
+
+    def sleep(self) -> None:
+        """Gives memory back until the next call."""

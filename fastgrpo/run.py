@@ -1,0 +1,103 @@
+"""The run directory: config, metrics, rollouts, summary and log of one run, each written as it comes; and the clock of its phases."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from fastgrpo.errors import InputError, SetupError
+from fastgrpo.types import ScoredGroup
+
+
+class Observer(Protocol):
+    """Who watches a run: a live display, or plain lines."""
+
+    def begin(self, name: str, steps: int) -> None: ...
+
+    def phase(self, name: str) -> None: ...
+
+    def row(self, row: dict) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class Run:
+    """One run's files, below `directory`. Raises InputError where the directory is in use, SetupError where it cannot be written."""
+
+    def __init__(self, directory: Path, observer: Observer):
+        self.directory, self.observer = directory, observer
+        self.seconds: dict[str, float] = {}
+        self.started = time.monotonic()
+        try:
+            if directory.exists() and any(directory.iterdir()):
+                raise InputError(f"run_dir={directory} already holds files; choose another, or remove it")
+            for name in ("rollouts", "checkpoints", "logs"):
+                (directory / name).mkdir(parents=True)
+            self._metrics = (directory / "metrics.jsonl").open("a")
+            self._log = (directory / "logs" / "rank_0.log").open("a")
+        except OSError as error:
+            raise SetupError(f"run_dir={directory} cannot be written: {error.strerror}") from error
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Times a part of a step under `name`, in seconds."""
+        self.observer.phase(name)
+        start = time.monotonic()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
+
+    def log_row(self, row: dict) -> None:
+        """Appends a line to metrics.jsonl, with the seconds of the phases since the last one."""
+        row = row | {"seconds": {name: round(value, 4) for name, value in self.seconds.items()}}
+        self.seconds = {}
+        self._metrics.write(json.dumps(row) + "\n")
+        self._metrics.flush()
+        self.observer.row(row)
+
+    def note(self, text: str) -> None:
+        """Tells the user, and the log."""
+        self._log.write(f"{time.monotonic() - self.started:9.2f} s  {text}\n")
+        self._log.flush()
+        self.observer.note(text)
+
+    def write(self, name: str, text: str) -> None:
+        """Writes a whole file of the run directory."""
+        (self.directory / name).write_text(text)
+
+    def write_rollouts(self, step: int, groups: Sequence[ScoredGroup]) -> None:
+        """rollouts/step_N.parquet: a row for each response, in order."""
+        import pyarrow
+        import pyarrow.parquet
+
+        rows = [
+            {
+                "step": step,
+                "prompt_id": group.prompt.id,
+                "problem": group.prompt.problem,
+                "answer": json.dumps(group.prompt.answer),
+                "sample": sample,
+                "text": rollout.text,
+                "token_ids": rollout.token_ids,
+                "logprobs": rollout.logprobs,
+                "finish_reason": rollout.finish_reason,
+                "formatted": grade.formatted,
+                "grading": grade.status,
+                "reward": reward,
+                "advantage": advantage,
+            }
+            for group in groups
+            for sample, (rollout, grade, reward, advantage) in enumerate(
+                zip(group.rollouts, group.grades, group.rewards, group.advantages, strict=True)
+            )
+        ]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), self.directory / "rollouts" / f"step_{step:06d}.parquet")
+
+    def close(self) -> None:
+        self._metrics.close()
+        self._log.close()

@@ -1,0 +1,52 @@
+"""The products of the output head, a tile of rows at a time: one buffer of logits, overwritten by every tile.
+
+A row's logits come out bit for bit the same whichever rows share its tile, which is what makes the importance ratio exactly 1 before the
+first step even when the old log-probs were computed over other packs. Matrix products do not give that for free; see `_ROW_MULTIPLE`.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from fastgrpo_kernels.row import compute_dtype
+
+# Logits of a tile, in bytes. Larger tiles touch the weight-gradient accumulator less often; beyond 64 MiB nothing was gained.
+_TILE_BYTES = 64 << 20
+_MIN_TILE_ROWS = 256  # a wide vocabulary keeps this many, or reading and writing dW (V, H) for each tile would cost more than the product
+# CPU BLAS handles rows left over after its row block with other kernels that round differently: pad the last tile with zero rows to a
+# multiple of the block (4 in MKL, the rest is margin).
+_ROW_MULTIPLE = 16
+
+
+def tile_rows(vocabulary: int, dtype: torch.dtype) -> int:
+    rows = max(_MIN_TILE_ROWS, _TILE_BYTES // (vocabulary * dtype.itemsize))
+    return _round_up(rows)
+
+
+def head_weight(weight: Tensor) -> Tensor:
+    """The weight in the dtype of the products: itself for float32 and float64, a float32 copy of a 16-bit one (logits never are)."""
+    return weight.detach().to(compute_dtype(weight.dtype))
+
+
+def logit_tiles(hidden: Tensor, weight: Tensor, rows: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yields (where, x, logits) for each tile of the given rows of hidden; x and logits are valid until the next tile.
+
+    hidden (T, H); weight (V, H) from `head_weight`; rows (M,) int64. where: a slice of 0..M; x (c, H), logits (c, V) in weight's dtype.
+    Call it under no_grad and with autocast off.
+    """
+    step = min(tile_rows(len(weight), weight.dtype), _round_up(len(rows)))
+    x_buffer = weight.new_empty(step, weight.shape[1])
+    logits_buffer = weight.new_empty(step, weight.shape[0])
+    for start in range(0, len(rows), step):
+        tile = rows[start : start + step]
+        count = len(tile)
+        x = x_buffer[: _round_up(count)]
+        x[:count] = hidden[tile]
+        x[count:] = 0
+        logits = torch.mm(x, weight.t(), out=logits_buffer[: len(x)])
+        yield slice(start, start + count), x[:count], logits[:count]
+
+
+def _round_up(rows: int) -> int:
+    return -(-rows // _ROW_MULTIPLE) * _ROW_MULTIPLE

@@ -1,0 +1,83 @@
+"""Imports run downwards: facts, pure functions, the model and its adapters, programs, edges. Lazy imports count too."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = (
+    "errors types config config_errors settings_file faults",
+    "templates data arithmetic rewards advantages packing loss metrics",
+    "model rollout learner",
+    "run trainer checkpoint evaluate pretrain analyze plan doctor",
+    "report experiments integrations launch display cli __main__ __init__",
+)
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
+SIBLINGS = {
+    *(("config", "config_errors"), ("config", "settings_file"), ("config_errors", "settings_file")),
+    *(("rollout", "model"), ("learner", "model"), ("pretrain", "checkpoint"), ("trainer", "checkpoint")),
+    *(("trainer", "evaluate"), ("analyze", "evaluate"), ("trainer", "run"), ("evaluate", "run"), ("pretrain", "run")),
+    *(("cli", edge) for edge in ("report", "experiments", "launch", "display")),
+}
+SOURCES = {path: path.relative_to(ROOT / "fastgrpo").with_suffix("").parts for path in sorted((ROOT / "fastgrpo").rglob("*.py"))}
+KERNELS = sorted((ROOT / "kernels").rglob("*.py"))
+LIGHT = ("errors", "types", "config", "faults", "cli", "__init__")
+
+
+def imported(text: str, package: tuple[str, ...]) -> set[str]:
+    """Dotted names that a module of `package` imports anywhere, relative ones made absolute; `from a import b` gives a.b."""
+    names = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) + 1 - node.level] if node.level else ()
+            names |= {".".join([*start, *filter(None, [node.module]), alias.name]) for alias in node.names}
+    return names
+
+
+def forbidden(module: str, names: set[str]) -> set[str]:
+    """Modules of ours that `module`, a file or folder right below fastgrpo, imports although it lies no higher than they do."""
+    ours = {name.split(".")[1] for name in names if name.startswith("fastgrpo.")} & set(LAYER) - {module, "errors"}
+    return {other for other in ours if LAYER[other] >= LAYER[module] and (module, other) not in SIBLINGS}
+
+
+def test_every_module_has_a_layer():
+    assert {parts[0] for parts in SOURCES.values()} <= set(LAYER), "place the new module in LAYERS"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: "/".join(SOURCES[path]))
+def test_imports_run_downwards(path):
+    names = imported(path.read_text(), ("fastgrpo", *SOURCES[path][:-1]))
+    assert not forbidden(SOURCES[path][0], names)
+
+
+def test_the_rule_sees_upward_sibling_lazy_and_relative_imports():
+    assert forbidden("loss", imported("def f():\n    from fastgrpo.trainer import train", ("fastgrpo",))) == {"trainer"}
+    assert forbidden("packing", imported("from fastgrpo import loss, types", ("fastgrpo",))) == {"loss"}
+    assert forbidden("learner", imported("from ..rollout import native\nfrom . import native", ("fastgrpo", "learner"))) == {"rollout"}
+    assert not forbidden("trainer", imported("import torch\nimport fastgrpo.evaluate\nfrom fastgrpo.errors import X", ("fastgrpo",)))
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.stem)
+def test_kernels_import_torch_and_triton_only(path):
+    roots = {name.split(".")[0] for name in imported(path.read_text(), path.relative_to(ROOT / "kernels").parts[:-1])}
+    assert roots <= {"torch", "triton", "fastgrpo_kernels"} | set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("library", ["vllm", "deepspeed", "matplotlib"])
+def test_at_most_one_file_imports(library):
+    users = [
+        path for path in [*SOURCES, *KERNELS] if any(name.split(".")[0] == library for name in imported(path.read_text(), ("fastgrpo",)))
+    ]
+    assert len(users) <= 1
+
+
+@pytest.mark.parametrize("module", [parts[0] for parts in SOURCES.values() if len(parts) == 1 and parts[0] in LIGHT])
+def test_light_modules_load_neither_torch_nor_transformers(module):
+    name = "fastgrpo" if module == "__init__" else f"fastgrpo.{module}"
+    code = f"import sys, {name}; sys.exit(' '.join({{'torch', 'transformers'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stderr.strip() == ""
