@@ -16,7 +16,7 @@ from fastgrpo.types import Problem
 Level = Literal["easy", "hard", "mixed"]
 Split = Literal["train", "heldout"]
 
-LARGEST = 99  # no running total passes two digits
+LARGEST = 49  # of running totals: few enough facts for a small model to learn in a minute
 NAMES = ("Ana", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana")
 THINGS = ("apples", "books", "coins", "eggs", "pens", "shells", "stamps", "cards")
 
@@ -102,7 +102,7 @@ def _boxes(rng: random.Random, moves: int, run: _Running) -> str:
 
 def _share(rng: random.Random, moves: int, run: _Running) -> str:
     name, thing = rng.choice(NAMES), rng.choice(THINGS)
-    run.total = rng.randint(2, 9) * rng.randint(2, 9)
+    run.total = rng.choice([n for n in range(4, LARGEST + 1) if any(n % d == 0 for d in range(2, 10))])
     text = f"{run.total} {thing} are shared equally by {run.divide()} friends. {name} is one of them."
     for _ in range(moves - 1):
         up, operand = run.up_or_down()
@@ -123,7 +123,7 @@ def exercise(rng: random.Random, level: Level = "mixed", kind: str | None = None
     """One exercise: easy takes 1 to 3 steps from a small number, hard 4 to 6 from a larger one."""
     hard = level == "hard" or (level == "mixed" and rng.random() < 0.5)
     moves = rng.randint(4, 6) if hard else rng.randint(1, 3)
-    run = _Running(rng, 9, rng.randint(2, 49 if hard else 19), [])
+    run = _Running(rng, 9, rng.randint(2, 29 if hard else 19), [])
     problem = KINDS[kind or rng.choice(sorted(KINDS))](rng, moves, run)
     return Exercise(problem, tuple(run.steps), run.total)
 
@@ -152,7 +152,7 @@ def worked_answer(drawn: Exercise) -> str:
 
 def imperfect_answer(drawn: Exercise, rng: random.Random) -> str:
     """What people write under such a problem: right less than half of the time, else unboxed, slipped, guessed or rambling."""
-    style = rng.choices(("right", "unboxed", "slip", "guess", "ramble"), (45, 20, 15, 12, 8))[0]
+    style = rng.choices(("right", "unboxed", "slip", "guess", "ramble"), (42, 25, 5, 14, 14))[0]
     steps = "\n".join(("", *drawn.steps))
     wrong = max(0, drawn.answer + rng.choice((-10, -2, -1, 1, 2, 10)))
     if style == "unboxed":

@@ -24,7 +24,7 @@ Settings = Annotated[
         help="A recipe name or YAML file first, then settings such as steps=10 loss.type=grpo.", metavar="[RECIPE|FILE] [KEY=VALUE]..."
     ),
 ]
-INTERRUPTED = 130
+INTERRUPTED = 130  # what typer exits with on Ctrl-C
 
 
 @app.command()
@@ -63,6 +63,7 @@ def main() -> None:
     except FastgrpoError as error:
         print("\n".join(f"fastgrpo: {line}" for line in str(error).splitlines()), file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("fastgrpo: interrupted; what the run had written is in its directory", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("fastgrpo: interrupted; what the run had written is in its directory", file=sys.stderr)
+        raise

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 BUILTIN = re.compile(r"builtin:arithmetic(?:-(?P<level>easy|hard))?@(?P<split>train|heldout)")
 BUILTIN_SIZES = {"train": 4096, "heldout": 512}
-SOURCES = "builtin:arithmetic[-easy|-hard]@train|heldout, a .jsonl or .parquet file, a directory of datasets.save_to_disk, or org/name@split on the Hub"
+SOURCES = (
+    "builtin:arithmetic[-easy|-hard]@train|heldout, a .jsonl or .parquet file, a directory of datasets.save_to_disk, "
+    "or org/name@split on the Hub"
+)
 
 
 def load_problems(source: str, problem_column: str, answer_column: str) -> list[Problem]:
@@ -33,7 +36,10 @@ def load_problems(source: str, problem_column: str, answer_column: str) -> list[
         raise InputError(f"{source} has no rows")
     problems = []
     for number, row in enumerate(rows, 1):
-        for column in (problem_column, answer_column):
+        for column, types, expected in (
+            (problem_column, str, "text"),
+            (answer_column, (str, int, float, list), "text, a number or a list"),
+        ):
             if column not in row:
                 present = ", ".join(sorted(row))
                 raise InputError(
@@ -41,8 +47,8 @@ def load_problems(source: str, problem_column: str, answer_column: str) -> list[
                 )
             if row[column] in (None, "", []):
                 raise InputError(f"{source}, row {number}: column {column!r} is empty; every problem needs a question and an answer")
-        if not isinstance(row[problem_column], str):
-            raise InputError(f"{source}, row {number}: column {problem_column!r} holds {type(row[problem_column]).__name__}, expected text")
+            if not isinstance(row[column], types):
+                raise InputError(f"{source}, row {number}: column {column!r} holds {type(row[column]).__name__}, expected {expected}")
         problems.append(Problem(f"{Path(source).name}-{number}", row[problem_column], row[answer_column]))
     return problems
 
@@ -89,7 +95,7 @@ def _rows(source: str) -> Iterable[Mapping]:
     if path.suffix == ".jsonl" and path.is_file():
         return _jsonl(path)
     if path.suffix == ".parquet" and path.is_file():
-        return _dataset(source, lambda datasets: datasets.load_dataset("parquet", data_files=source, split="train"))
+        return _parquet(path)
     if path.suffix in (".jsonl", ".parquet"):
         raise InputError(f"{source}: no such file")
     name, at, split = source.partition("@")
@@ -111,13 +117,26 @@ def _jsonl(path: Path) -> Iterable[Mapping]:
         yield row
 
 
+def _parquet(path: Path) -> Iterable[Mapping]:
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise InputError(f"{path} could not be read: {_first_line(error)}") from error
+
+
 def _dataset(source: str, load) -> Iterable[Mapping]:
     import datasets
 
     try:
         loaded = load(datasets)
     except Exception as error:
-        raise InputError(f"{source} could not be loaded: {str(error).strip().splitlines()[0]}") from error
+        raise InputError(f"{source} could not be loaded: {_first_line(error)}") from error
     if isinstance(loaded, datasets.DatasetDict):
         raise InputError(f"{source} holds several splits ({', '.join(loaded)}); give the directory of one of them")
     return loaded
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -6,10 +6,12 @@ Points: sample, grade, learn, save, evaluate. Actions: raise, kill, hang, nan. `
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 
 VARIABLE = "FASTGRPO_FAULTS"
+PLAN = re.compile(r"(sample|grade|learn|save|evaluate)@(\d+|\*):(\d+|\*):(raise|kill|hang|nan)")
 
 
 class InjectedFault(RuntimeError):
@@ -23,19 +25,20 @@ def fault(point: str, step: int) -> bool:
         return False
     rank = os.environ.get("RANK", "0")
     for plan in plans.split(","):
-        place, planned_rank, action = plan.split(":")
-        if place in (f"{point}@{step}", f"{point}@*") and planned_rank in (rank, "*"):
+        match = PLAN.fullmatch(plan)
+        if match is None:
+            raise ValueError(f"{VARIABLE}: {plan!r} is not of the form {PLAN.pattern}")
+        planned_point, planned_step, planned_rank, action = match.groups()
+        if planned_point == point and planned_step in (str(step), "*") and planned_rank in (rank, "*"):
             return _act(action, plan)
     return False
 
 
 def _act(action: str, plan: str) -> bool:
-    if action == "nan":
-        return True
     if action == "raise":
         raise InjectedFault(plan)
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if action == "hang":
         time.sleep(1e9)
-    raise ValueError(f"{VARIABLE}: unknown action in {plan!r}; it can be raise, kill, hang, nan")
+    return action == "nan"

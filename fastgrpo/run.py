@@ -62,9 +62,13 @@ class Run:
 
     def note(self, text: str) -> None:
         """Tells the user, and the log."""
+        self.log(text)
+        self.observer.note(text)
+
+    def log(self, text: str) -> None:
+        """Tells the log alone."""
         self._log.write(f"{time.monotonic() - self.started:9.2f} s  {text}\n")
         self._log.flush()
-        self.observer.note(text)
 
     def write(self, name: str, text: str) -> None:
         """Writes a whole file of the run directory."""

@@ -21,6 +21,7 @@ SIBLINGS = {
     *(("rollout", "model"), ("learner", "model"), ("pretrain", "checkpoint"), ("trainer", "checkpoint")),
     *(("trainer", "evaluate"), ("analyze", "evaluate"), ("trainer", "run"), ("evaluate", "run"), ("pretrain", "run")),
     *(("cli", edge) for edge in ("report", "experiments", "launch", "display")),
+    *(("__main__", "cli"), ("data", "arithmetic"), ("data", "templates")),
 }
 SOURCES = {path: path.relative_to(ROOT / "fastgrpo").with_suffix("").parts for path in sorted((ROOT / "fastgrpo").rglob("*.py"))}
 KERNELS = sorted((ROOT / "kernels").rglob("*.py"))

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fastgrpo_kernels.checks import require_head, require_positive, require_targets_in_vocabulary
-from fastgrpo_kernels.row import compute_dtype, row_gradient, row_stats
+from fastgrpo_kernels.row import compute_dtype, row_gradient_, row_stats_
 from fastgrpo_kernels.tiles import head_weight, logit_tiles
 
 
@@ -30,11 +30,11 @@ def linear_logprobs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature
 class _LinearLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, targets, temperature):
-        logp, entropy, lse = (hidden.new_empty(len(hidden), dtype=compute_dtype(hidden.dtype)) for _ in range(3))
+        logp, entropy = (hidden.new_empty(len(hidden), dtype=compute_dtype(hidden.dtype)) for _ in range(2))
         with torch.autocast(hidden.device.type, enabled=False):
             for at, _, logits in logit_tiles(hidden, head_weight(weight), _all_rows(hidden)):
-                logp[at], entropy[at], lse[at] = row_stats(logits, targets[at], temperature)
-        ctx.save_for_backward(hidden, weight, targets, entropy, lse)
+                logp[at], entropy[at] = row_stats_(logits, targets[at], temperature)
+        ctx.save_for_backward(hidden, weight, targets)
         ctx.temperature = temperature
         ctx.set_materialize_grads(False)
         return logp, entropy
@@ -42,15 +42,16 @@ class _LinearLogprobs(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, g, h):
-        hidden, weight, targets, entropy, lse = ctx.saved_tensors
-        g = torch.zeros_like(lse) if g is None else g
+        hidden, weight, targets = ctx.saved_tensors
+        g = hidden.new_zeros(len(hidden), dtype=compute_dtype(hidden.dtype)) if g is None else g
         head = head_weight(weight)
         grad_hidden = hidden.new_empty(hidden.shape) if ctx.needs_input_grad[0] else None
         grad_weight = torch.zeros_like(head) if ctx.needs_input_grad[1] else None
         with torch.autocast(hidden.device.type, enabled=False):
             for at, x, logits in logit_tiles(hidden, head, _all_rows(hidden)):
                 h_tile = None if h is None else h[at]
-                panel = row_gradient(logits, targets[at], lse[at], entropy[at], g[at], h_tile, ctx.temperature, out=logits)
+                _, entropy = row_stats_(logits, targets[at], ctx.temperature)
+                panel = row_gradient_(logits, targets[at], entropy, g[at], h_tile, ctx.temperature)
                 if grad_hidden is not None:
                     grad_hidden[at] = panel @ head
                 if grad_weight is not None:

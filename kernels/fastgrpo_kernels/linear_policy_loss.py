@@ -3,7 +3,7 @@
 Surprising: backward computes nothing. The aggregation is only a scale per token that is known beforehand, so a tile of logits can be turned
 into its own gradient and multiplied into dX and dW before the next tile overwrites it: 6 M H V FLOPs, the minimum, and no (T, V) tensor.
 
-    Z = X_tile W^T          Z -> logp, entropy, lse -> g = dl/dlogp, h = dl/dentropy          Z <- G = dLoss/dZ
+    Z = X_tile W^T          Z -> logp, entropy -> g = dLoss/dlogp, h = dLoss/dentropy          Z <- G = dLoss/dZ
     dX_tile = G W           dW += G^T X_tile
 
 M of the T rows are kept: masked rows never reach the head, nor do rows with A = 0 when there is neither a KL nor an entropy term, whose
@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from fastgrpo_kernels.checks import require_finite, require_head, require_positive, require_targets_in_vocabulary
 from fastgrpo_kernels.policy_loss import ObjectiveSettings, Tokens, checked_mask, checked_tokens, objective, scaled_sum
-from fastgrpo_kernels.row import row_gradient, row_stats
+from fastgrpo_kernels.row import row_gradient_, row_stats_
 from fastgrpo_kernels.stats import PolicyLossOutput, RowTerms, stats_of
 from fastgrpo_kernels.tiles import head_weight, logit_tiles
 
@@ -49,7 +49,7 @@ def fused_linear_policy_loss(
     The other tensors, and exactly one of scale and denominator, as in `policy_loss`; old_logprobs None says that the tokens are on-policy.
     Returns loss (), differentiable in hidden and weight, once; logprobs and entropy (T,) in nats, detached, float64 for float64 input and
     float32 otherwise, 0 in rows not computed; stats, see `stats`. Without gradients asked for, only the forward product is run.
-    Extra memory: one tile of logits (64 MiB, more when 256 rows need more), the gradients, and a float32 copy of a 16-bit weight.
+    Extra memory: one tile of logits (48 MiB, more when 256 rows need more), the gradients, and a float32 copy of a 16-bit weight.
     Raises ValueError on bad shapes, dtypes, devices or numbers, and RuntimeError in a second backward.
     """
     require_head(hidden, weight, targets)
@@ -100,13 +100,13 @@ def _forward_and_gradients(
     grad_hidden = head.new_zeros(hidden.shape) if want_hidden else None
     grad_weight = torch.zeros_like(head) if want_weight else None
     for at, x, logits in logit_tiles(hidden, head, rows):
-        logprobs[at], entropy[at], lse = row_stats(logits, targets[at], temperature)
+        logprobs[at], entropy[at] = row_stats_(logits, targets[at], temperature)
         if not (want_hidden or want_weight):
             continue
         tile = kept.take(at, head.dtype)
         g = tile.scale * objective(logprobs[at], tile, settings).gradient
         h = -entropy_coef * tile.scale if entropy_coef else None
-        panel = row_gradient(logits, targets[at], lse, entropy[at], g, h, temperature, out=logits)
+        panel = row_gradient_(logits, targets[at], entropy[at], g, h, temperature)
         if grad_hidden is not None:
             grad_hidden[rows[at]] = panel @ head
         if grad_weight is not None:
