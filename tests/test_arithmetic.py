@@ -79,8 +79,8 @@ def test_a_seed_gives_the_same_problems_and_another_seed_gives_others():
 
 
 def test_problems_of_a_set_are_distinct_and_carry_their_answers_as_text():
-    some = problems("heldout", "hard", 200, seed=1)
-    assert len({p.problem for p in some}) == len({p.id for p in some}) == 200
+    some = problems("heldout", "hard", 200, seed=1) + problems("train", "easy", 2000, seed=1)
+    assert len({p.problem for p in some}) == len({p.id for p in some}) == 2200
     assert all(p.answer == str(solve(p.problem)) for p in some)
 
 

@@ -145,7 +145,7 @@ def test_prompts_that_are_all_too_long_are_refused(tiny_model_dir):
     assert "every prompt is longer than max_prompt_tokens=3" in line
 
 
-@pytest.mark.slow  # 11 s
+@pytest.mark.slow  # 12 s
 def test_a_model_that_cannot_be_loaded_is_refused(tiny_model_dir):
     shutil.copytree(tiny_model_dir, "torn")
     os.truncate("torn/model.safetensors", 1000)
@@ -169,6 +169,7 @@ def test_a_run_that_cannot_learn_ends_with_4_and_keeps_what_it_wrote(tiny_model_
     assert sorted(os.listdir("run/rollouts")) == ["step_000001.parquet", "step_000002.parquet"]
 
 
+@pytest.mark.slow  # 6 s
 def test_an_interrupted_run_says_so_and_ends_with_130(tiny_model_dir):
     command = [sys.executable, "-m", "fastgrpo", "train", f"model={tiny_model_dir}", *SMALL]
     environment = ENVIRONMENT | {"FASTGRPO_FAULTS": "sample@1:*:hang"}

@@ -172,7 +172,8 @@ def test_built_in_sets_have_their_level_and_size(split):
 
 def test_prompts_are_the_rendered_bytes_and_nothing_else():
     problem = Problem("a", "2 + {3}?", ["5", "five"])
-    (prompt,), dropped = render_prompts([problem], TEMPLATES["r1"], tokenizer := byte_tokenizer(), 1000)
+    tokenizer = byte_tokenizer()
+    (prompt,), dropped = render_prompts([problem], TEMPLATES["r1"], tokenizer, 1000)
     assert tokenizer.decode(prompt.token_ids) == TEMPLATES["r1"].render("2 + {3}?")
     assert (prompt.id, prompt.answer, prompt.problem, dropped) == ("a", ["5", "five"], "2 + {3}?", 0)
 
