@@ -16,7 +16,8 @@ from fastgrpo.types import Problem
 Level = Literal["easy", "hard", "mixed"]
 Split = Literal["train", "heldout"]
 
-LARGEST = 29  # of running totals: few enough facts for a small model to learn in a minute
+LARGEST = 29  # of running totals, with operands up to 9: few enough facts for a small model to learn in a minute
+OPERAND = 9
 NAMES = ("Ana", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana")
 THINGS = ("apples", "books", "coins", "eggs", "pens", "shells", "stamps", "cards")
 
@@ -35,7 +36,6 @@ class _Running:
     """A running total: each move appends one written step, and keeps 0 <= total <= LARGEST."""
 
     rng: random.Random
-    top: int
     total: int
     steps: list[str]
 
@@ -47,11 +47,11 @@ class _Running:
     def up_or_down(self) -> tuple[bool, int]:
         """Adds or subtracts; returns whether it went up, and by how much."""
         up = self.rng.random() < 0.5 if 1 <= self.total < LARGEST else self.total < 1
-        operand = self.rng.randint(1, min(self.top, LARGEST - self.total if up else self.total))
+        operand = self.rng.randint(1, min(OPERAND, LARGEST - self.total if up else self.total))
         return up, self._write("+", operand, self.total + operand) if up else self._write("-", operand, self.total - operand)
 
     def times(self) -> int:
-        operand = self.rng.randint(2, max(2, min(9, LARGEST // max(self.total, 1))))
+        operand = self.rng.randint(2, max(2, min(OPERAND, LARGEST // max(self.total, 1))))
         return self._write("*", operand, self.total * operand)
 
     def divide(self) -> int:
@@ -85,7 +85,7 @@ def _chain(rng: random.Random, moves: int, run: _Running) -> str:
 def _sum(rng: random.Random, moves: int, run: _Running) -> str:
     terms = [run.total]
     for _ in range(moves):
-        terms.append(rng.randint(1, max(1, min(run.top, (LARGEST - run.total) // 2))))
+        terms.append(rng.randint(1, max(1, min(OPERAND, (LARGEST - run.total) // 2))))
         run.add(terms[-1])
     return f"What is the sum of {', '.join(map(str, terms[:-1]))} and {terms[-1]}?"
 
@@ -120,10 +120,10 @@ KINDS: dict[str, Callable[[random.Random, int, _Running], str]] = {
 
 
 def exercise(rng: random.Random, level: Level = "mixed", kind: str | None = None) -> Exercise:
-    """One exercise: easy takes 1 to 3 steps from a small number, hard 4 to 6 from a larger one."""
+    """One exercise: easy takes 1 to 3 steps, hard 4 to 6."""
     hard = level == "hard" or (level == "mixed" and rng.random() < 0.5)
     moves = rng.randint(4, 6) if hard else rng.randint(1, 3)
-    run = _Running(rng, 9, rng.randint(2, 19), [])
+    run = _Running(rng, rng.randint(2, 19), [])
     problem = KINDS[kind or rng.choice(sorted(KINDS))](rng, moves, run)
     return Exercise(problem, tuple(run.steps), run.total)
 
@@ -147,20 +147,20 @@ def problems(split: Split, level: Level, count: int, seed: int = 0, kind: str | 
 
 def worked_answer(drawn: Exercise) -> str:
     """The model answer: every step on a line of its own, then the boxed result."""
-    return "\n".join(("", *drawn.steps, rf"\boxed{{{drawn.answer}}}"))
+    return "\n".join((*drawn.steps, rf"\boxed{{{drawn.answer}}}"))
 
 
 def imperfect_answer(drawn: Exercise, rng: random.Random) -> str:
     """What people write under such a problem: right less than half of the time, else unboxed, slipped, guessed or rambling."""
     style = rng.choices(("right", "unboxed", "slip", "guess", "ramble"), (42, 25, 5, 14, 14))[0]
-    steps = "\n".join(("", *drawn.steps))
+    steps = "\n".join(drawn.steps)
     wrong = max(0, drawn.answer + rng.choice((-10, -2, -1, 1, 2, 10)))
     if style == "unboxed":
         return f"{steps}\nThe answer is {drawn.answer}."
     if style == "slip":
-        return "\n".join(("", *drawn.steps[:-1], drawn.steps[-1].split("=")[0] + f"={wrong}", rf"\boxed{{{wrong}}}"))
+        return "\n".join((*drawn.steps[:-1], drawn.steps[-1].split("=")[0] + f"={wrong}", rf"\boxed{{{wrong}}}"))
     if style == "guess":
-        return rf" I guess \boxed{{{wrong}}}"
+        return rf"I guess \boxed{{{wrong}}}"
     if style == "ramble":
-        return f"{steps}\nWait, let me check again.{steps}\nHmm, or maybe \\boxed{{{wrong}}}"
+        return f"{steps}\nWait, let me check again.\n{steps}\nHmm, or maybe \\boxed{{{wrong}}}"
     return worked_answer(drawn)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,12 @@ from fastgrpo.data import load_problems, render_prompts
 from fastgrpo.errors import InputError, SetupError
 from fastgrpo.pretrain import base_model_directory
 from fastgrpo.rewards import Grader
-from fastgrpo.run import Observer, Run
+from fastgrpo.run import Observer, Run, require_usable
 from fastgrpo.templates import TEMPLATES
 
 if TYPE_CHECKING:
     from fastgrpo.trainer import Parts
+    from fastgrpo.types import Problem, Prompt
 
 BUILTIN_MODEL = "builtin:base"
 MODEL_FILES = {"config.json": ["config.json"], "weights": ["*.safetensors", "*.bin"], "a tokenizer": ["tokenizer*", "vocab*"]}
@@ -29,43 +31,52 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 def launch(resolved: ResolvedConfig, observer: Observer) -> tuple[dict, Path]:
     """Trains; returns the summary and the run directory. Raises the errors of fastgrpo.errors, before any long work where it can."""
     config, name = resolved.config, resolved.name
+    directory = Path(config.run_dir or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     require_one_process()
+    require_usable(directory)
     require_model(config.model)
     sources = (config.data.train, *config.data.eval)
     problems = {source: load_problems(source, config.data.problem, config.data.answer) for source in sources}
-    run = Run(Path(config.run_dir or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"), observer)
     observer.begin(name, config.steps)
     try:
-        from fastgrpo.trainer import train  # brings torch: seconds of loading that nobody with a wrong setting should wait for
-
-        run.write("config.yaml", to_yaml(resolved))
-        with run.phase("base model"):
-            path = model_directory(config, run)
-        with Grader(TEMPLATES[config.template].answer_form, config.verifier) as grader:
-            summary = train(config, build_parts(config, path, problems, grader, run), run)
-        run.write("summary.json", json.dumps(summary, indent=1) + "\n")
-    except BaseException as error:
-        run.log(f"stopped: {type(error).__name__}: {error}")
-        raise
+        return _run(resolved, directory, problems, observer), directory
     finally:
         observer.end()
-        run.close()
-    return summary, run.directory
 
 
-def build_parts(config: Config, path: str, problems: dict, grader: Grader, run: Run) -> Parts:
-    """Tokenizer, prompts, model, learner, engine, and a frozen reference only where the KL term asks for one."""
+def _run(resolved: ResolvedConfig, directory: Path, problems: Mapping[str, list[Problem]], observer: Observer) -> dict:
+    """The heavy part: torch is loaded only here, seconds that nobody with a wrong setting should wait for."""
+    from fastgrpo.model import load_tokenizer
+    from fastgrpo.trainer import train
+
+    config = resolved.config
+    path = model_directory(config.model, observer)
+    tokenizer = load_tokenizer(path)
+    prompts = render_all(problems, config, tokenizer, observer)
+    with Run(directory, observer) as run, Grader(TEMPLATES[config.template].answer_form, config.verifier) as grader:
+        run.write("config.yaml", to_yaml(resolved))
+        summary = train(config, build_parts(config, path, tokenizer, prompts, grader, run), run)
+        run.write("summary.json", json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def render_all(problems: Mapping[str, list[Problem]], config: Config, tokenizer, observer: Observer) -> dict[str, list[Prompt]]:
+    """The prompts of every source; says how many were dropped, and shows the first with its white space."""
+    template, prompts = TEMPLATES[config.template], {}
+    for source, rows in problems.items():
+        prompts[source], dropped = render_prompts(rows, template, tokenizer, config.max_prompt_tokens)
+        observer.note(f"{source}: {len(prompts[source])} prompts, {dropped} longer than {config.max_prompt_tokens} tokens and dropped")
+    observer.note(f"first prompt: {template.render(problems[config.data.train][0].problem)!r}")
+    return prompts
+
+
+def build_parts(config: Config, path: str, tokenizer, prompts: Mapping[str, list[Prompt]], grader: Grader, run: Run) -> Parts:
+    """Model, learner and engine on the same weights, and a frozen reference only where the KL term asks for one."""
     from fastgrpo.learner.native import NativeLearner
-    from fastgrpo.model import load_model, load_tokenizer
+    from fastgrpo.model import load_model
     from fastgrpo.rollout.native import NativeEngine
     from fastgrpo.trainer import Parts
 
-    template, tokenizer = TEMPLATES[config.template], load_tokenizer(path)
-    prompts = {}
-    for source, rows in problems.items():
-        prompts[source], dropped = render_prompts(rows, template, tokenizer, config.max_prompt_tokens)
-        run.note(f"{source}: {len(prompts[source])} prompts, {dropped} longer than {config.max_prompt_tokens} tokens and dropped")
-    run.note(f"first prompt: {template.render(problems[config.data.train][0].problem)!r}")
     model = load_model(path, config.dtype)
     reference = load_model(path, config.dtype) if config.loss.beta > 0 else None
     run.note(f"model: {path}, {sum(parameter.numel() for parameter in model.parameters()):,} parameters in {config.dtype}")
@@ -76,16 +87,17 @@ def build_parts(config: Config, path: str, problems: dict, grader: Grader, run: 
         prompts=prompts[config.data.train],
         held_out={source: prompts[source] for source in config.data.eval},
         reference=reference,
-        stop=template.stop,
+        stop=TEMPLATES[config.template].stop,
         save=lambda step: save_policy(run.directory / "checkpoints", step, model, tokenizer),
     )
 
 
-def model_directory(config: Config, run: Run) -> str:
+def model_directory(model: str, observer: Observer) -> str:
     """The path or hub id to load; the built-in base model is made, or taken from the cache."""
-    if config.model == BUILTIN_MODEL:
-        return str(base_model_directory(cache_directory(), run.note))
-    return config.model
+    if model == BUILTIN_MODEL:
+        observer.phase("base model")
+        return str(base_model_directory(cache_directory(), observer.note))
+    return model
 
 
 def cache_directory() -> Path:

@@ -25,7 +25,7 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict:
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     grades = [grade for group in groups for grade in group.grades]
     lengths = [len(rollout.token_ids) for rollout in rollouts]
-    right = [grade.reward > 0 for grade in grades]
+    right = [grade.reward > 0 and not rollout.truncated for grade, rollout in zip(grades, rollouts, strict=True)]  # as in evaluation
     silent = [group for group in groups if not any(group.advantages)]
     statuses = [grade.status for grade in grades]
     return {

@@ -51,9 +51,11 @@ def packed_attention(
 
 
 def register_attention() -> None:
-    """Makes the packed attention known to transformers under the name ATTENTION."""
+    """Makes the packed attention known to transformers under the name ATTENTION, and silences its progress bars."""
     from transformers import AttentionInterface
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     AttentionInterface.register(ATTENTION, packed_attention)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,9 +35,8 @@ class Run:
         self.directory, self.observer = directory, observer
         self.seconds: dict[str, float] = {}
         self.started = time.monotonic()
+        require_usable(directory)
         try:
-            if directory.exists() and any(directory.iterdir()):
-                raise InputError(f"run_dir={directory} already holds files; choose another, or remove it")
             for name in ("rollouts", "checkpoints", "logs"):
                 (directory / name).mkdir(parents=True)
             self._metrics = (directory / "metrics.jsonl").open("a")
@@ -105,3 +105,21 @@ class Run:
     def close(self) -> None:
         self._metrics.close()
         self._log.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if error is not None:
+            self.log(f"stopped: {kind.__name__}: {error}")
+        self.close()
+
+
+def require_usable(directory: Path) -> None:
+    """Raises InputError where a run, or anything else, has left files; SetupError where none could be written."""
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        reason = "Permission denied" if existing.is_dir() else "Not a directory"
+        raise SetupError(f"run_dir={directory} cannot be written: {reason}")
+    if existing == directory and any(directory.iterdir()):
+        raise InputError(f"run_dir={directory} already holds files; choose another, or remove it")

@@ -59,9 +59,11 @@ def train(config: Config, parts: Parts, run: Run) -> dict:
         before = before or evaluate_all(0, config, parts, run)
         evaluate_and_save_when_due(step - 1, config, parts, run)
         with run.phase("sample"):
+            fault("sample", step)
             prompts = draw_prompts(parts.prompts, config.prompts_per_step, step, config.seed)
             rollouts = sample_groups(prompts, step, config, parts, sampling)
         with run.phase("grade"):
+            fault("grade", step)
             groups = score_groups(prompts, rollouts, parts.grader, config)
             run.write_rollouts(step, groups)
         with run.phase("learn"):
@@ -72,14 +74,12 @@ def train(config: Config, parts: Parts, run: Run) -> dict:
         check_signal(silent_steps, step, config)
     engine.update_weights(learner.named_weights())
     after = evaluate_all(config.steps, config, parts, run)
-    with run.phase("save"):
-        parts.save(config.steps)
+    save(config.steps, parts, run)
     return summary(before, after, config.steps, time.monotonic() - started)
 
 
 def sample_groups(prompts: Sequence[Prompt], step: int, config: Config, parts: Parts, sampling: Sampling) -> list[tuple[Rollout, ...]]:
     """G responses to each prompt; each goes to the grader as it ends."""
-    fault("sample", step)
 
     def submit(i: int, j: int, rollout: Rollout) -> None:
         parts.grader.submit((i, j), rollout.text, prompts[i].answer)
@@ -154,9 +154,13 @@ def evaluate_and_save_when_due(step: int, config: Config, parts: Parts, run: Run
     if step and config.eval.every and step % config.eval.every == 0:
         evaluate_all(step, config, parts, run)
     if step and config.checkpoint.every and step % config.checkpoint.every == 0:
-        with run.phase("save"):
-            fault("save", step)
-            parts.save(step)
+        save(step, parts, run)
+
+
+def save(step: int, parts: Parts, run: Run) -> None:
+    with run.phase("save"):
+        fault("save", step)
+        parts.save(step)
 
 
 def evaluate_all(step: int, config: Config, parts: Parts, run: Run) -> dict[str, dict[str, Evaluation]]:
@@ -177,7 +181,7 @@ def check_signal(silent_steps: int, step: int, config: Config) -> None:
     if silent_steps >= config.health.steps_without_signal:
         raise HealthError(
             f"step {step}: no group had two different rewards for {silent_steps} steps, so nothing can be learned. "
-            "Look at the rollouts: all right means the problems are too easy, all wrong means too hard or a grader that reads another format"
+            "Look at the rollouts: all right means too easy problems, all wrong too hard ones or a grader that reads another format"
         )
 
 

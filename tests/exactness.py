@@ -39,7 +39,9 @@ def float64_model(path, seed: int = 0):
     return model
 
 
-def random_updates(rng: random.Random, loss: LossConfig, groups: int = 4, group_size: int = 4, updates: int = 2) -> list[list[TrainingSequence]]:
+def random_updates(
+    rng: random.Random, loss: LossConfig, groups: int = 4, group_size: int = 4, updates: int = 2
+) -> list[list[TrainingSequence]]:
     """Rollouts of several groups, one of them all right, permuted and cut into updates as the trainer does it."""
     responses = []
     for number in range(groups):
@@ -97,10 +99,8 @@ def naive_loss(model, sequence: TrainingSequence, old: Tensor | None, ref: Tenso
     logprobs, entropy = naive_logprobs(model, sequence)
     old = logprobs.detach() if old is None else old
     ratio = (logprobs - old).exp()
-    if loss.delta is not None and sequence.advantage < 0:
-        ratio_used = ratio.clamp(max=loss.delta)
-    else:
-        ratio_used = ratio
+    capped = loss.delta is not None and sequence.advantage < 0
+    ratio_used = ratio.clamp(max=loss.delta) if capped else ratio
     tokens = torch.maximum(-sequence.advantage * ratio_used, -sequence.advantage * ratio.clamp(1 - loss.clip_low, 1 + loss.clip_high))
     if loss.tis_cap is not None:
         tokens = tokens * (old - torch.tensor(sequence.sampler_logprobs, dtype=torch.float64)).exp().clamp(max=loss.tis_cap)
@@ -191,5 +191,7 @@ PLANTED = {
     "loss over ranks": _scaled(lambda batch, packs: 0.5),
     "loss over micro-batches": _scaled(lambda batch, packs: 1.0 / len(packs)),
     "last micro-batch only": lambda packs: packs[-1:],
-    "mean of each pack": _scaled(lambda batch, packs: torch.where(batch.scale > 0, 1 / (batch.scale.clamp(min=1e-30) * batch.loss_mask.sum()), 0)),
+    "mean of each pack": _scaled(
+        lambda batch, packs: torch.where(batch.scale > 0, 1 / (batch.scale.clamp(min=1e-30) * batch.loss_mask.sum()), 0)
+    ),
 }

@@ -1,6 +1,6 @@
 """What each rank runs under torchrun: an honest update and every planted one over its share of the packs; rank 0 writes the errors.
 
-    torchrun --nproc_per_node=N ranks_program.py MODEL_DIRECTORY OUTPUT.json
+torchrun --nproc_per_node=N ranks_program.py MODEL_DIRECTORY OUTPUT.json
 """
 
 import json
@@ -32,7 +32,10 @@ def main(model_directory: str, output: str) -> None:
     updates = random_updates(rng, loss)
     cut = [random_cut(without_silent(part, loss), 5, rng) for part in updates]
     # The last rank's share of the first update is taken away and given to rank 0: a rank without work must not hang the others.
-    plans = {"spread": lambda packs: packs[rank::ranks], "one rank idle": lambda packs: packs[rank :: ranks - 1] if rank < ranks - 1 else []}
+    plans = {
+        "spread": lambda packs: packs[rank::ranks],
+        "one rank idle": lambda packs: packs[rank :: ranks - 1] if rank < ranks - 1 else [],
+    }
     errors = {}
     want = naive_result(float64_model(model_directory), None, updates, loss, sgd)
     for name, share in plans.items():

@@ -61,7 +61,9 @@ def test_greedy_is_what_transformers_generates(engine):
         model.set_attn_implementation("sdpa")
         ids = torch.tensor([prompt.token_ids])
         unknown = list(range(len(engine.tokenizer), model.config.vocab_size))
-        want = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=tokens, use_cache=True, suppress_tokens=unknown)
+        want = model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=tokens, use_cache=True, suppress_tokens=unknown
+        )
         model.set_attn_implementation("fastgrpo_packed")
         assert list(rollout.token_ids) == want[0, ids.shape[1] :].tolist()
 

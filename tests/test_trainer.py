@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import random
 import zlib
 from pathlib import Path
 
@@ -16,7 +15,16 @@ from fastgrpo.errors import HealthError
 from fastgrpo.launch import launch
 from fastgrpo.types import Grade, Prompt, Rollout, ScoredGroup
 
-SMALL = ["dtype=float32", "steps=2", "prompts_per_step=6", "samples_per_prompt=4", "updates_per_rollout=4", "max_new_tokens=12", "lr=1e-3", "loss.truncation=keep"]
+SMALL = [
+    "dtype=float32",
+    "steps=2",
+    "prompts_per_step=6",
+    "samples_per_prompt=4",
+    "updates_per_rollout=4",
+    "max_new_tokens=12",
+    "lr=1e-3",
+    "loss.truncation=keep",
+]
 
 
 class Silent:
@@ -90,7 +98,9 @@ def test_old_logprobs_are_taken_before_the_first_step(tmp_path, tiny_model_dir, 
     def spy(packs, step, learner, lr):
         seen.extend((batch, number) for number, batch in enumerate(packs) if batch.old_logprobs is not None)
         now = [learner.logprobs(batch) for batch in packs]
-        drift = [(n - b.old_logprobs)[b.loss_mask].abs().max().item() for n, b in zip(now, packs, strict=True) if b.old_logprobs is not None]
+        drift = [
+            (n - b.old_logprobs)[b.loss_mask].abs().max().item() for n, b in zip(now, packs, strict=True) if b.old_logprobs is not None
+        ]
         drifts.extend(drift)
         return honest(packs, step, learner, lr)
 
@@ -132,7 +142,9 @@ def test_evaluating_and_saving_change_no_training(tmp_path, tiny_model_dir, lett
 def test_packing_changes_the_speed_and_hardly_a_bit_of_the_result(tmp_path, tiny_model_dir, letter_problems, easy_reward):
     """float64 and SGD-like sizes would be exact; in float32 the first update's gradient norm agrees to rounding."""
     norms = [
-        run(tmp_path, tiny_model_dir, letter_problems, f"tokens_per_pack={tokens}", "dtype=float64", "steps=1", name=str(tokens))[1][0]["updates"]
+        run(tmp_path, tiny_model_dir, letter_problems, f"tokens_per_pack={tokens}", "dtype=float64", "steps=1", name=str(tokens))[1][0][
+            "updates"
+        ]
         for tokens in (20, 10_000)
     ]
     for small, large in zip(*norms, strict=True):
@@ -148,7 +160,9 @@ def test_a_reference_model_exists_only_with_beta(tmp_path, tiny_model_dir, lette
     assert rows[0]["updates"][0]["tokens"] > without[0]["updates"][0]["tokens"]  # silent groups feel the KL term: they stay
 
 
-def test_importance_weights_are_reported_and_sampler_logprobs_may_stand_for_old_ones(tmp_path, tiny_model_dir, letter_problems, easy_reward):
+def test_importance_weights_are_reported_and_sampler_logprobs_may_stand_for_old_ones(
+    tmp_path, tiny_model_dir, letter_problems, easy_reward
+):
     _, rows, _ = run(tmp_path, tiny_model_dir, letter_problems, "loss.tis_cap=2.0", name="tis")
     assert rows[0]["updates"][0]["tis_weight"] == pytest.approx(1.0, abs=1e-4)
     assert rows[0]["updates"][0]["logprob_gap_max"] < 1e-4
@@ -163,7 +177,7 @@ def test_equal_rewards_for_k_steps_stop_the_run(tmp_path, tiny_model_dir, letter
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_any_update(tmp_path, tiny_model_dir, letter_problems, easy_reward, monkeypatch):
     monkeypatch.setenv("FASTGRPO_FAULTS", "learn@2:0:nan")
-    with pytest.raises(HealthError, match="not finite|is nan"):
+    with pytest.raises(HealthError, match="the gradient norm is nan"):
         run(tmp_path, tiny_model_dir, letter_problems, "checkpoint.every=1")
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.is_dir() and not path.is_symlink()] == ["step_1"]
 
@@ -202,8 +216,7 @@ def test_responses_are_permuted_over_updates_and_each_is_used_once():
     assert len(updates) == 4
     lengths = [sorted(torch.cat([b.cu_seqlens.diff() for b in packs]).tolist()) for packs in updates]
     assert all(len(part) == 8 for part in lengths)
-    assert sorted(sum(lengths, [])) == sorted(1 + len(r.token_ids) for g in groups for r in g.rollouts)
-    assert lengths != [sorted(part) for part in random.Random(0).sample(lengths, 4)] or lengths[0] != lengths[1]
+    assert sorted(length for part in lengths for length in part) == sorted(1 + len(r.token_ids) for g in groups for r in g.rollouts)
     again = trainer.pack_updates(groups, 2, settings())
     assert [sorted(torch.cat([b.cu_seqlens.diff() for b in packs]).tolist()) for packs in again] != lengths
 

@@ -10,8 +10,8 @@ at a time to bound the scratch memory. float64 stays float64, everything else is
 import torch
 from torch import Tensor
 
-# Bytes of a tile worked on together. Smaller blocks stay nearer in the cache, but each operation on one is a meeting point of all threads,
-# which is dear on a machine shared with others: 2 MiB was no faster than 16 alone and three times slower under load (two Zen 5 cores).
+# Bytes of a tile worked on together. 2 and 16 MiB ran equally fast on two idle Zen 5 cores; but every operation on a block is a meeting
+# point of all threads, milliseconds each on a machine shared with others, so the blocks are large and few.
 _BLOCK_BYTES = 16 << 20
 _FLOOR = -1e4  # stands in for log 0, so that 0 * log 0 is 0: exp(_FLOOR) is 0 even in float64
 

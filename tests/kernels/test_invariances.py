@@ -68,8 +68,8 @@ def test_tokens_without_advantage_never_reach_the_head_and_dropping_them_changes
     assert torch.equal(dropped["loss"], want["loss"])
     stats = fused_linear_policy_loss(hidden, weight, targets, **options).stats
     assert (stats["tokens"], stats["kept"]) == (40, (~silent).sum())
-    full = fused((hidden, weight, targets), options | {"entropy_coef": 1e-30})  # a bonus needs every row
-    assert (full["logprobs"] != 0).all()
+    for term in ({"entropy_coef": 1e-30}, {"beta": 1e-30, "ref_logprobs": options["old_logprobs"]}):  # these need every row
+        assert (fused((hidden, weight, targets), options | term)["logprobs"] != 0).all()
 
 
 def test_two_runs_give_the_same_bits():

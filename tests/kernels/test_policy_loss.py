@@ -120,18 +120,18 @@ def test_kl_to_the_reference_by_hand():
 
 
 def test_truncated_importance_weight_by_hand_and_without_gradient():
-    logprobs = column(-1.0, -1.0).requires_grad_()
-    sampler = column(-1.0 - math.log(3.0), -1.0 - math.log(1.5))  # weights 3, capped at 2, and 1.5
+    logprobs = column(-1.0, -1.0, -1.0).requires_grad_()
+    sampler = column(-1.0 - math.log(3.0), -1.0 - math.log(1.5), -1.0 + math.log(2.0))  # weights 3, capped at 2, and 1.5 and 0.5
     options = {"clip_low": 0.2, "clip_high": 0.2, "denominator": 1, "sampler_logprobs": sampler, "tis_cap": 2.0}
-    for old in (column(-1.0, -1.0), None):  # None: the log-probs themselves are old
+    for old in (column(-1.0, -1.0, -1.0), None):  # None: the log-probs themselves are old
         logprobs.grad = None
-        out = policy_loss(logprobs, old_logprobs=old, advantages=column(1.0, -4.0), **options)
+        out = policy_loss(logprobs, old_logprobs=old, advantages=column(1.0, -4.0, 1.0), **options)
         out.loss.backward()
-        assert out.loss.item() == pytest.approx(-2.0 * 1 + 1.5 * 4)
-        assert logprobs.grad.tolist() == pytest.approx([-2.0, 6.0])
-        assert out.stats["tis_weight_sum"].item() == pytest.approx(3.5)
+        assert out.loss.item() == pytest.approx(-2.0 * 1 + 1.5 * 4 - 0.5)
+        assert logprobs.grad.tolist() == pytest.approx([-2.0, 6.0, -0.5])
+        assert out.stats["tis_weight_sum"].item() == pytest.approx(4.0)
         assert out.stats["tis_capped"] == 1
-        assert out.stats["sampler_gap_sum"].item() == pytest.approx(math.log(3) + math.log(1.5))
+        assert out.stats["sampler_gap_sum"].item() == pytest.approx(math.log(3) + math.log(1.5) + math.log(2))
         assert out.stats["sampler_gap_max"].item() == pytest.approx(math.log(3))
 
 
@@ -147,6 +147,7 @@ def test_sums_of_the_policy_kl_by_hand():
     )
     got = {name: value.item() for name, value in out.stats.items()}
     want = {"tokens": 2, "kept": 2, "loss_sum": -2.2, "clip_low": 0, "clip_high": 1, "ratio_max": 2}
+    assert out.logprobs.tolist() == [-1, -2, 0]
     assert got == pytest.approx(want | {"k1_sum": -math.log(2), "k3_sum": 1 - math.log(2)})
 
 

@@ -1,0 +1,28 @@
+"""The main promise: `fastgrpo train` learns on a laptop, from any seed. Takes about 2 minutes a seed on two cores, and one more for the base."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def train_tiny(directory, *settings):
+    command = [sys.executable, "-m", "fastgrpo", "train", "tiny", f"run_dir={directory}", *settings]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return json.loads((directory / "summary.json").read_text())
+
+
+@pytest.mark.slow  # 150 to 210 s, base model included
+@pytest.mark.timeout(1000)
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
+def test_the_tiny_run_learns(tmp_path, seed):
+    summary = train_tiny(tmp_path / "run", f"seed={seed}")
+    assert summary["problems"] >= 500
+    assert 0.15 <= summary["accuracy_before"] <= 0.55
+    assert summary["accuracy_after"] >= 0.80
+    assert summary["accuracy_after"] >= summary["accuracy_before"] + 0.35
+    assert summary["greedy_after"] >= summary["greedy_before"] - 0.02
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "updates" in row] == list(range(1, summary["steps"] + 1))
