@@ -152,7 +152,7 @@ def worked_answer(drawn: Exercise) -> str:
 
 def imperfect_answer(drawn: Exercise, rng: random.Random) -> str:
     """What people write under such a problem: right less than half of the time, else unboxed, slipped, guessed or rambling."""
-    style = rng.choices(("right", "unboxed", "slip", "guess", "ramble"), (42, 25, 5, 14, 14))[0]
+    style = rng.choices(("right", "unboxed", "slip", "guess", "ramble"), (36, 26, 5, 16, 17))[0]
     steps = "\n".join(drawn.steps)
     wrong = max(0, drawn.answer + rng.choice((-10, -2, -1, 1, 2, 10)))
     if style == "unboxed":

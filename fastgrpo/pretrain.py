@@ -34,7 +34,7 @@ class BaseRecipe:
 
     texts: int = 18_000
     texts_per_update: int = 16
-    lr: float = 2e-3
+    lr: float = 3e-3
     warmup: int = 20
     vocabulary: int = 512
     hidden: int = 96
