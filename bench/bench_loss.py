@@ -5,6 +5,7 @@ On a CPU the shapes are small and the times are a smoke test, no results: the be
 
 import pytest
 import torch
+
 from fastgrpo_kernels import fused_linear_policy_loss, reference
 
 TOKENS, HIDDEN, VOCABULARY = 512, 256, 8192

@@ -16,7 +16,7 @@ from fastgrpo.types import Problem
 Level = Literal["easy", "hard", "mixed"]
 Split = Literal["train", "heldout"]
 
-LARGEST = 29  # of running totals, with operands up to 9: few enough facts for a small model to learn in a minute
+LARGEST = 19  # of running totals, with operands up to 9: few enough facts for a small model to learn in a minute
 OPERAND = 9
 NAMES = ("Ana", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana")
 THINGS = ("apples", "books", "coins", "eggs", "pens", "shells", "stamps", "cards")
@@ -83,9 +83,11 @@ def _chain(rng: random.Random, moves: int, run: _Running) -> str:
 
 
 def _sum(rng: random.Random, moves: int, run: _Running) -> str:
+    run.total = rng.randint(1, OPERAND)
     terms = [run.total]
-    for _ in range(moves):
-        terms.append(rng.randint(1, max(1, min(OPERAND, (LARGEST - run.total) // 2))))
+    for left in reversed(range(moves)):
+        room = LARGEST - run.total - left  # at least 1 for each term still to come
+        terms.append(rng.randint(1, min(OPERAND, max(1, room // 2))))
         run.add(terms[-1])
     return f"What is the sum of {', '.join(map(str, terms[:-1]))} and {terms[-1]}?"
 
@@ -123,7 +125,7 @@ def exercise(rng: random.Random, level: Level = "mixed", kind: str | None = None
     """One exercise: easy takes 1 to 3 steps, hard 4 to 6."""
     hard = level == "hard" or (level == "mixed" and rng.random() < 0.5)
     moves = rng.randint(4, 6) if hard else rng.randint(1, 3)
-    run = _Running(rng, rng.randint(2, 19), [])
+    run = _Running(rng, rng.randint(2, LARGEST - OPERAND), [])
     problem = KINDS[kind or rng.choice(sorted(KINDS))](rng, moves, run)
     return Exercise(problem, tuple(run.steps), run.total)
 

@@ -59,7 +59,7 @@ def _resolve(settings: list[str] | None):
 
 def main() -> None:
     """Runs the command; an expected failure is shown as its message alone and ends with its exit code."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait stall a machine that has other work
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # OpenMP threads that wait longer stall a machine that has other work
     try:
         app()
     except FastgrpoError as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -26,8 +26,20 @@ class Evaluation:
     length: float
     length_max: int
 
-    def to_dict(self) -> dict:
-        return asdict(self)
+
+Evaluations = Mapping[str, Mapping[str, Evaluation]]
+"""By problem set, then by way of drawing: "sampled" at the training temperature, or "greedy"."""
+
+
+def evaluate_sets(
+    engine: RolloutEngine, grader: Grader, held_out: Mapping[str, Sequence[Prompt]], sampled: Sampling, seed: int
+) -> dict[str, dict[str, Evaluation]]:
+    """Every problem set, both ways of drawing."""
+    ways = {"sampled": sampled, "greedy": replace(sampled, temperature=0.0)}
+    return {
+        source: {way: evaluate(engine, grader, prompts, sampling, seed) for way, sampling in ways.items()}
+        for source, prompts in held_out.items()
+    }
 
 
 def evaluate(engine: RolloutEngine, grader: Grader, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> Evaluation:
@@ -44,6 +56,28 @@ def evaluate(engine: RolloutEngine, grader: Grader, prompts: Sequence[Prompt], s
         length=fmean(lengths),
         length_max=max(lengths),
     )
+
+
+def summary(before: Evaluations, after: Evaluations, steps: int, seconds: float) -> dict:
+    """What summary.json holds: accuracies pooled over all held-out problems (None without any), and each set's own."""
+    return {
+        "accuracy_before": _pooled_accuracy(before, "sampled"),
+        "accuracy_after": _pooled_accuracy(after, "sampled"),
+        "greedy_before": _pooled_accuracy(before, "greedy"),
+        "greedy_after": _pooled_accuracy(after, "greedy"),
+        "problems": sum(ways["sampled"].problems for ways in after.values()),
+        "steps": steps,
+        "seconds": round(seconds, 1),
+        "sets": {
+            source: {"before": before[source]["sampled"].accuracy, "after": ways["sampled"].accuracy} for source, ways in after.items()
+        },
+    }
+
+
+def _pooled_accuracy(evaluations: Evaluations, way: str) -> float | None:
+    counts = [(ways[way].problems, ways[way].accuracy) for ways in evaluations.values()]
+    total = sum(problems for problems, _ in counts)
+    return sum(problems * accuracy for problems, accuracy in counts) / total if total else None
 
 
 def request_seed(*parts: object) -> int:

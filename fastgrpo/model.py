@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from fastgrpo.errors import InputError
 from fastgrpo.types import PackedBatch
+from fastgrpo_kernels import linear_logprobs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -124,6 +125,17 @@ def kept_hidden_states(model: nn.Module, batch: PackedBatch) -> Tensor:
     """Final hidden states (M, H) of the rows of a pack that predict response tokens: only these go through the head."""
     hidden = hidden_states(model, batch.input_ids, batch.position_ids, batch.cu_seqlens, batch.max_seqlen)
     return hidden[batch.loss_mask.to(hidden.device)]
+
+
+@torch.no_grad()
+def model_logprobs(model: nn.Module, batch: PackedBatch, temperature: float) -> Tensor:
+    """Log-probs (T,) of a pack's targets under any model, the policy or the frozen reference; 0 outside the loss mask."""
+    rows = batch.loss_mask
+    targets = batch.targets[rows].to(model.device)
+    kept, _ = linear_logprobs(kept_hidden_states(model, batch), head_weight(model), targets, temperature)
+    logprobs = torch.zeros(batch.tokens, dtype=kept.dtype)
+    logprobs[rows] = kept.to(logprobs.device)
+    return logprobs
 
 
 def first_line(error: Exception) -> str:

@@ -32,7 +32,7 @@ END = "<|endoftext|>"
 class BaseRecipe:
     """The built-in base model: a Qwen2 of 0.5 M parameters and the text it reads once, about a minute on two CPU cores."""
 
-    texts: int = 18_000
+    texts: int = 20_000
     texts_per_update: int = 16
     lr: float = 3e-3
     warmup: int = 20

@@ -10,18 +10,17 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from fastgrpo.advantages import group_advantages, group_rewards
 from fastgrpo.data import draw_prompts
 from fastgrpo.errors import HealthError
-from fastgrpo.evaluate import Evaluation, evaluate, request_seed
+from fastgrpo.evaluate import Evaluations, evaluate_sets, request_seed, summary
 from fastgrpo.faults import fault
-from fastgrpo.learner.native import model_logprobs
 from fastgrpo.loss import needs_all_sequences, token_scales
 from fastgrpo.metrics import merge, rollout_metrics, update_metrics
-from fastgrpo.model import DTYPES
+from fastgrpo.model import DTYPES, model_logprobs
 from fastgrpo.packing import pack
 from fastgrpo.types import PackedBatch, Prompt, Rollout, Sampling, ScoredGroup, TrainingSequence
 
@@ -53,10 +52,11 @@ def train(config: Config, parts: Parts, run: Run) -> dict:
     """Runs all steps; returns the summary. Raises HealthError on a non-finite loss, or when rewards stop differing."""
     engine, learner = parts.engine, parts.learner
     sampling = Sampling(config.temperature, config.max_new_tokens, parts.stop)
-    silent_steps, before, started = 0, None, time.monotonic()
+    silent_steps, started = 0, time.monotonic()
+    engine.update_weights(learner.named_weights())
+    before = evaluate_now(0, config, parts, run)
     for step in range(1, config.steps + 1):
         engine.update_weights(learner.named_weights())
-        before = before or evaluate_all(0, config, parts, run)
         evaluate_and_save_when_due(step - 1, config, parts, run)
         with run.phase("sample"):
             fault("sample", step)
@@ -73,7 +73,7 @@ def train(config: Config, parts: Parts, run: Run) -> dict:
         silent_steps = 0 if any(any(group.advantages) for group in groups) else silent_steps + 1
         check_signal(silent_steps, step, config)
     engine.update_weights(learner.named_weights())
-    after = evaluate_all(config.steps, config, parts, run)
+    after = evaluate_now(config.steps, config, parts, run)
     save(config.steps, parts, run)
     return summary(before, after, config.steps, time.monotonic() - started)
 
@@ -152,7 +152,7 @@ def update(packs: Sequence[PackedBatch], step: int, learner: Learner, lr: float)
 def evaluate_and_save_when_due(step: int, config: Config, parts: Parts, run: Run) -> None:
     """After step `step`, while the engine holds its weights; step 0 and the last are evaluated by `train` itself."""
     if step and config.eval.every and step % config.eval.every == 0:
-        evaluate_all(step, config, parts, run)
+        evaluate_now(step, config, parts, run)
     if step and config.checkpoint.every and step % config.checkpoint.every == 0:
         save(step, parts, run)
 
@@ -163,17 +163,14 @@ def save(step: int, parts: Parts, run: Run) -> None:
         parts.save(step)
 
 
-def evaluate_all(step: int, config: Config, parts: Parts, run: Run) -> dict[str, dict[str, Evaluation]]:
-    """Every held-out set, sampled at the training temperature and greedy; logged as a row of its own."""
-    results: dict[str, dict[str, Evaluation]] = {}
+def evaluate_now(step: int, config: Config, parts: Parts, run: Run) -> Evaluations:
+    """Every held-out set under the engine's weights; logged as a row of its own."""
     with run.phase("evaluate"):
         fault("evaluate", step)
-        for source, prompts in parts.held_out.items():
-            results[source] = {
-                name: evaluate(parts.engine, parts.grader, prompts, Sampling(temperature, config.max_new_tokens, parts.stop), config.seed)
-                for name, temperature in (("sampled", config.temperature), ("greedy", 0.0))
-            }
-    run.log_row({"step": step, "evaluation": {source: {k: e.to_dict() for k, e in both.items()} for source, both in results.items()}})
+        sampled = Sampling(config.temperature, config.max_new_tokens, parts.stop)
+        results = evaluate_sets(parts.engine, parts.grader, parts.held_out, sampled, config.seed)
+    if results:
+        run.log_row({"step": step, "evaluation": {source: {way: asdict(e) for way, e in ways.items()} for source, ways in results.items()}})
     return results
 
 
@@ -183,26 +180,6 @@ def check_signal(silent_steps: int, step: int, config: Config) -> None:
             f"step {step}: no group had two different rewards for {silent_steps} steps, so nothing can be learned. "
             "Look at the rollouts: all right means too easy problems, all wrong too hard ones or a grader that reads another format"
         )
-
-
-def summary(before: Mapping, after: Mapping, steps: int, seconds: float) -> dict:
-    """What summary.json holds: accuracies pooled over all held-out problems (None without any), and each set's own."""
-    sets = {name: {"before": before[name]["sampled"].accuracy, "after": after[name]["sampled"].accuracy} for name in after}
-    return {
-        "accuracy_before": _pooled(before, "sampled"),
-        "accuracy_after": _pooled(after, "sampled"),
-        "greedy_before": _pooled(before, "greedy"),
-        "greedy_after": _pooled(after, "greedy"),
-        "problems": sum(both["sampled"].problems for both in after.values()),
-        "steps": steps,
-        "seconds": round(seconds, 1),
-        "sets": sets,
-    }
-
-
-def _pooled(evaluations: Mapping[str, Mapping[str, Evaluation]], name: str) -> float | None:
-    total = sum(both[name].problems for both in evaluations.values())
-    return sum(both[name].accuracy * both[name].problems for both in evaluations.values()) / total if total else None
 
 
 def _token_dtype(dtype: str):

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from fastgrpo.advantages import group_advantages
 from fastgrpo.config import LossConfig
-from fastgrpo.learner.native import NativeLearner, adamw, model_logprobs
+from fastgrpo.learner.native import NativeLearner, adamw
 from fastgrpo.loss import needs_all_sequences, token_scales
-from fastgrpo.model import load_model
+from fastgrpo.model import load_model, model_logprobs
 from fastgrpo.packing import pack_one
 from fastgrpo.types import PackedBatch, TrainingSequence
 

@@ -94,7 +94,7 @@ def test_no_held_out_text_is_ever_trained_on():
 
 
 def test_a_worked_answer_is_every_step_and_the_boxed_result():
-    assert all(worked_answer(e).split("\n") == ["", *e.steps, rf"\boxed{{{e.answer}}}"] for e in drawn(300))
+    assert all(worked_answer(e).split("\n") == [*e.steps, rf"\boxed{{{e.answer}}}"] for e in drawn(300))
 
 
 def test_what_is_to_be_written_differs_in_length_at_least_five_fold():

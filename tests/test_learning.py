@@ -1,4 +1,4 @@
-"""The main promise: `fastgrpo train` learns on a laptop, from any seed. Takes about 2 minutes a seed on two cores, and one more for the base."""
+"""The main promise: `fastgrpo train` learns on a laptop, from any seed."""
 
 import json
 import subprocess

@@ -5,8 +5,7 @@ import torch
 from transformers import CohereConfig, CohereForCausalLM, MistralConfig, MistralForCausalLM
 
 from fastgrpo.errors import InputError
-from fastgrpo.learner.native import model_logprobs
-from fastgrpo.model import ATTENTION, load_model, load_tokenizer, prepare
+from fastgrpo.model import ATTENTION, load_model, load_tokenizer, model_logprobs, prepare
 from fastgrpo.packing import pack, pack_one
 from fastgrpo.types import TrainingSequence
 

@@ -1,10 +1,13 @@
 """The built-in base model: made once, cached by content, trained by the policy loss that is cross-entropy here."""
 
+from itertools import islice
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from fastgrpo import pretrain
+from fastgrpo.arithmetic import exercises, worked_answer
 from fastgrpo.config import LossConfig
 from fastgrpo.learner.native import NativeLearner
 from fastgrpo.model import load_model, load_tokenizer
@@ -75,3 +78,9 @@ def test_a_response_ends_with_one_token_and_a_box_begins_with_one(base):
     tokenizer = load_tokenizer(str(base[1]))
     assert tokenizer("\\boxed{17}" + pretrain.END)["input_ids"][-1] == tokenizer.eos_token_id == 0
     assert len(tokenizer("\\boxed{17}")["input_ids"]) == 4
+
+
+def test_right_answers_take_from_one_to_over_five_times_as_many_tokens(base):
+    tokenizer = load_tokenizer(str(base[1]))
+    lengths = [len(tokenizer(worked_answer(drawn) + pretrain.END)["input_ids"]) for drawn in islice(exercises("train", 0), 2000)]
+    assert max(lengths) >= 5 * min(lengths)

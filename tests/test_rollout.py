@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from fastgrpo.learner.native import model_logprobs
-from fastgrpo.model import load_model, load_tokenizer
+from fastgrpo.model import load_model, load_tokenizer, model_logprobs
 from fastgrpo.packing import pack
 from fastgrpo.rollout.native import NativeEngine, end_of_sequence_ids
 from fastgrpo.types import Prompt, Sampling, TrainingSequence

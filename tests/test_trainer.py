@@ -137,6 +137,9 @@ def test_evaluating_and_saving_change_no_training(tmp_path, tiny_model_dir, lett
     assert sorted(path.name for path in (busy[2] / "checkpoints").iterdir()) == ["latest", "step_1", "step_2"]
     assert busy[0]["problems"] == 8
     assert plain[0]["accuracy_before"] is None
+    rows = [json.loads(line) for line in (busy[2] / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], "evaluation" in row) for row in rows] == [(0, True), (1, False), (1, True), (2, False), (2, True)]
+    assert len((plain[2] / "metrics.jsonl").read_text().splitlines()) == 2
 
 
 def test_packing_changes_the_speed_and_hardly_a_bit_of_the_result(tmp_path, tiny_model_dir, letter_problems, easy_reward):

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from fastgrpo.errors import HealthError
 from fastgrpo.loss import packed_loss
-from fastgrpo.model import head_weight, kept_hidden_states
+from fastgrpo.model import head_weight, kept_hidden_states, model_logprobs
 from fastgrpo.types import PackedBatch
-from fastgrpo_kernels import linear_logprobs
 
 if TYPE_CHECKING:
     from fastgrpo.config import LossConfig
@@ -103,17 +102,6 @@ class NativeLearner:
         if dist.is_initialized() and dist.get_world_size() > 1:
             for gradient in self.gradients:
                 dist.all_reduce(gradient, op=dist.ReduceOp.SUM)
-
-
-@torch.no_grad()
-def model_logprobs(model: nn.Module, batch: PackedBatch, temperature: float) -> Tensor:
-    """Log-probs (T,) of a pack's targets under any model, the policy or the frozen reference; 0 outside the loss mask."""
-    rows = batch.loss_mask
-    targets = batch.targets[rows].to(model.device)
-    kept, _ = linear_logprobs(kept_hidden_states(model, batch), head_weight(model), targets, temperature)
-    logprobs = torch.zeros(batch.tokens, dtype=kept.dtype)
-    logprobs[rows] = kept.to(logprobs.device)
-    return logprobs
 
 
 def _master(parameter: nn.Parameter) -> Tensor:
