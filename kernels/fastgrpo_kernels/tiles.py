@@ -26,14 +26,15 @@ def tile_rows(vocabulary: int, dtype: torch.dtype) -> int:
 
 
 def head_weight(weight: Tensor) -> Tensor:
-    """The weight in the dtype of the products: itself for float32 and float64, a float32 copy of a 16-bit one (logits never are)."""
+    """The weight or bias in the dtype of the products: itself for float32 and float64, a float32 copy if 16-bit (logits never are)."""
     return weight.detach().to(compute_dtype(weight.dtype))
 
 
-def logit_tiles(hidden: Tensor, weight: Tensor, rows: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+def logit_tiles(hidden: Tensor, weight: Tensor, bias: Tensor | None, rows: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Yields (where, x, logits) for each tile of the given rows of hidden; x and logits are valid until the next tile.
 
-    hidden (T, H); weight (V, H) from `head_weight`; rows (M,) int64. where: a slice of 0..M; x (c, H), logits (c, V) in weight's dtype.
+    hidden (T, H); weight (V, H) and bias (V,) or None from `head_weight`; rows (M,) int64.
+    where: a slice of 0..M; x (c, H), logits (c, V) in weight's dtype.
     Call it under no_grad and with autocast off.
     """
     step = min(tile_rows(len(weight), weight.dtype), _round_up(max(1, len(rows))))
@@ -45,6 +46,8 @@ def logit_tiles(hidden: Tensor, weight: Tensor, rows: Tensor) -> Iterator[tuple[
         x = x_buffer[: _round_up(count)]
         x[:count] = hidden[tile]
         logits = torch.mm(x, weight.t(), out=logits_buffer[: len(x)])
+        if bias is not None:
+            logits.add_(bias)  # not addmm: its result would be one rounding away, in some libraries only in some rows
         yield slice(start, start + count), x[:count], logits[:count]
 
 

@@ -35,6 +35,18 @@ def problem(tokens=40, width=12, vocabulary=37, seed=0, zero=0.0, every_term=Fal
     return (hidden, weight, targets), options
 
 
+KINDS = ("clip", "cispo", "sapo", "reinforce", "given")
+
+
+def of_kind(kind, options):
+    """The same problem for another kind: without the bounds that it does not read, and for given with -A as the gradient."""
+    reads = {"clip": ("clip_low", "clip_high", "delta"), "cispo": ("clip_high",)}.get(kind, ())
+    kept = {name: value for name, value in options.items() if name in reads or name not in ("clip_low", "clip_high", "delta")}
+    if kind == "given":
+        kept["grad_logprobs"] = -kept.pop("advantages")
+    return kept | {"kind": kind}
+
+
 def value_and_grads(function, hidden, weight, dtype=torch.float64):
     """{loss, logprobs, entropy, dX, dW} of function(hidden, weight) -> (loss, logprobs, entropy, ...)."""
     leaves = [tensor.detach().to(dtype).requires_grad_() for tensor in (hidden, weight)]

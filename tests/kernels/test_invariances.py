@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from kernel_problem import assert_same, fused, problem, value_and_grads
+from kernel_problem import KINDS, assert_same, fused, of_kind, problem, value_and_grads
 from torch.utils.checkpoint import checkpoint
 
-from fastgrpo_kernels import fused_linear_policy_loss, linear_logprobs, tiles
+from fastgrpo_kernels import fused_linear_policy_loss, linear_logprobs, policy_loss, policy_loss_from_logits, tiles
+from fastgrpo_kernels.linear_policy_op import linear_policy_op
 
 
 def test_denominator_is_a_scale_of_one_over_it():
@@ -109,3 +110,80 @@ def test_gradient_checkpointing_around_it_changes_nothing(reentrant):
 
     got = value_and_grads(wrapped, hidden, weight)
     assert all(torch.equal(got[name], want[name]) for name in ("loss", "dX", "dW"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_say_what_loss_mask_says(kind):
+    (hidden, weight, targets), options = problem(every_term=True, zero=0.3)
+    options = of_kind(kind, options)
+    rows = options["loss_mask"].nonzero().squeeze(1)
+    by_rows = options | {"loss_mask": None, "rows": rows}
+    head = (hidden, weight, targets)
+    want, got = fused(head, options), fused(head, by_rows)
+    assert all(torch.equal(got[name], value) for name, value in want.items())
+    logits = hidden @ weight.t()
+    for name, value in policy_loss_from_logits(logits, targets, **options).stats.items():
+        assert torch.equal(policy_loss_from_logits(logits, targets, **by_rows).stats[name], value), name
+    alone = {name: value for name, value in options.items() if name not in ("temperature", "entropy_coef")}
+    want, got = policy_loss(want["logprobs"], **alone), policy_loss(want["logprobs"], **(alone | {"loss_mask": None, "rows": rows}))
+    assert torch.equal(got.loss, want.loss)
+
+
+def test_rows_are_taken_without_looking_for_them_and_computed_even_without_advantage():
+    class NoSearch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.fastgrpo_kernels.linear_policy_loss.default:
+                with self:
+                    return linear_policy_op._init_fn(*args)
+            assert function._overloadpacket is not torch.ops.aten.nonzero
+            return function(*args, **(kwargs or {}))
+
+    (hidden, weight, targets), options = problem(zero=0.5)
+    rows = torch.arange(0, 40, 2)
+    with NoSearch():
+        out = fused_linear_policy_loss(hidden, weight, targets, **(options | {"loss_mask": None, "rows": rows}))
+    assert (out.stats["tokens"], out.stats["kept"]) == (20, 20)
+    assert (out.logprobs != 0).nonzero().squeeze(1).tolist() == rows.tolist()
+
+
+def test_no_rows_at_all_still_give_zero_gradients_and_not_none():
+    for kind in KINDS:
+        (hidden, weight, targets), options = problem(every_term=True)
+        options = of_kind(kind, options) | {"loss_mask": None, "rows": torch.zeros(0, dtype=torch.int64)}
+        leaves = [hidden.requires_grad_(), weight.requires_grad_(), torch.zeros(37, dtype=torch.float64, requires_grad=True)]
+        fused_linear_policy_loss(*leaves[:2], targets, bias=leaves[2], **options).loss.backward()
+        assert all((leaf.grad == 0).all() and leaf.grad.shape == leaf.shape for leaf in leaves)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_gradient_checkpointing_around_the_other_entrances_changes_nothing(reentrant):
+    (hidden, weight, targets), options = problem(every_term=True)
+
+    def from_logits(x, w):
+        return policy_loss_from_logits(x @ w.t(), targets, **options).loss
+
+    def from_logprobs(x, w):
+        return linear_logprobs(x, w, targets, 0.8)[0].square().sum()
+
+    for function in (from_logits, from_logprobs):
+
+        def plain(x, w, function=function):
+            return (loss := function(x, w)), loss, loss
+
+        def wrapped(x, w, function=function):
+            return (loss := checkpoint(function, x, w, use_reentrant=reentrant)), loss, loss
+
+        want, got = value_and_grads(plain, hidden, weight), value_and_grads(wrapped, hidden, weight)
+        assert all(torch.equal(got[name], want[name]) for name in want)
+
+
+def test_float16_heads_with_a_bias_agree_with_float32_ones():
+    (hidden, weight, targets), options = problem(every_term=True)
+    bias = torch.linspace(-1, 1, 37)
+    grads = []
+    for dtype in (torch.float16, torch.float32):
+        leaves = [tensor.to(torch.float16).to(dtype).requires_grad_() for tensor in (hidden, weight, bias)]
+        (256 * fused_linear_policy_loss(leaves[0], leaves[1], targets, bias=leaves[2], softcap=8.0, **options).loss).backward()
+        grads.append([leaf.grad.float() for leaf in leaves])
+    for x, y in zip(*grads, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-5)

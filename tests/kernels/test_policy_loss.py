@@ -148,7 +148,7 @@ def test_sums_of_the_policy_kl_by_hand():
     got = {name: value.item() for name, value in out.stats.items()}
     want = {"tokens": 2, "kept": 2, "loss_sum": -2.2, "clip_low": 0, "clip_high": 1, "ratio_max": 2}
     assert out.logprobs.tolist() == [-1, -2, 0]
-    assert got == pytest.approx(want | {"k1_sum": -math.log(2), "k3_sum": 1 - math.log(2)})
+    assert got == pytest.approx(want | {"k1_sum": -math.log(2), "k2_sum": math.log(2) ** 2 / 2, "k3_sum": 1 - math.log(2)})
 
 
 def test_a_log_ratio_beyond_the_clamp_is_finite_and_has_no_gradient():

@@ -1,7 +1,7 @@
 import torch
 
 from fastgrpo_kernels import reference
-from fastgrpo_kernels.row import row_gradient_, row_stats_
+from fastgrpo_kernels.row import Scaling, row_gradient_, row_stats_, scale_logits_
 
 
 def make(rows=9, vocabulary=50, dtype=torch.float64):
@@ -12,15 +12,22 @@ def make(rows=9, vocabulary=50, dtype=torch.float64):
     return logits, targets, g, h
 
 
-def panel(logits, targets, g, h, temperature=0.7):
+def stats(logits, targets, *scaling):
     tile = logits.clone()
-    _, entropy = row_stats_(tile, targets, temperature)
-    return row_gradient_(tile, targets, entropy, g, h, temperature)
+    scale_logits_(tile, Scaling(*scaling), want_slope=False)
+    return row_stats_(tile, targets)
+
+
+def panel(logits, targets, g, h, *scaling):
+    tile, scaling = logits.clone(), Scaling(*(scaling or (0.7,)))
+    slope = scale_logits_(tile, scaling, want_slope=True)
+    _, entropy = row_stats_(tile, targets)
+    return row_gradient_(tile, targets, entropy, g, h, scaling, slope)
 
 
 def test_log_prob_and_entropy_are_those_of_the_full_softmax():
     logits, targets, _, _ = make()
-    logp, entropy = row_stats_(logits.clone(), targets, 0.7)
+    logp, entropy = stats(logits, targets, 0.7)
     torch.testing.assert_close(logp, reference.token_logprobs(logits, targets, 0.7), rtol=0, atol=1e-14)
     torch.testing.assert_close(entropy, reference.token_entropy(logits, 0.7), rtol=0, atol=1e-14)
 
@@ -44,12 +51,12 @@ def test_columns_at_minus_infinity_are_as_if_they_were_not_there():
     got, want = panel(padded, targets, g, h), panel(logits, targets, g, h)
     torch.testing.assert_close(got[:, :-3], want, rtol=0, atol=1e-15)
     assert (got[:, -3:] == 0).all()
-    torch.testing.assert_close(row_stats_(padded, targets, 1.0), row_stats_(logits, targets, 1.0), rtol=0, atol=1e-14)
+    torch.testing.assert_close(stats(padded, targets, 1.0), stats(logits, targets, 1.0), rtol=0, atol=1e-14)
 
 
 def test_entropy_stays_exact_when_all_logits_are_large():
     logits, targets, _, _ = make(dtype=torch.float32)
-    _, entropy = row_stats_(logits.clone() + 4096, targets, 1.0)
+    _, entropy = stats(logits + 4096, targets, 1.0)
     truth = reference.token_entropy((logits + 4096).double(), 1.0)
     torch.testing.assert_close(entropy.double(), truth, rtol=2e-6, atol=0)
 
