@@ -119,12 +119,11 @@ def steps_table(rows: list[dict]) -> Table:
 
 
 def evaluation_lines(row: dict) -> list[str]:
-    """One line a problem set and way of sampling."""
+    """One line a problem set."""
     return [
-        f"after step {row['step']}: {source}, {name}: {result['accuracy']:.1%} of {result['problems']} right, "
-        f"{result['length']:.0f} tokens, {result['truncated']:.1%} cut"
-        for source, both in row["evaluation"].items()
-        for name, result in both.items()
+        f"step {row['step']}: sampled {ways['sampled']['accuracy']:.1%}, greedy {ways['greedy']['accuracy']:.1%} right "
+        f"of {ways['greedy']['problems']} in {source}"
+        for source, ways in row["evaluation"].items()
     ]
 
 
