@@ -85,9 +85,10 @@ def build_parts(config: Config, model, reference, tokenizer, prompts: Mapping[st
     from fastgrpo.rollout.native import NativeEngine
     from fastgrpo.trainer import Parts
 
+    engines, learners = {"native": NativeEngine}, {"native": NativeLearner}
     return Parts(
-        engine=NativeEngine(model, tokenizer),
-        learner=NativeLearner(model, config.loss, config.temperature, lambda update: config.lr, config.grad_clip),
+        engine=engines[config.rollout.engine](model, tokenizer),
+        learner=learners[config.learner.engine](model, config.loss, config.temperature, lambda update: config.lr, config.grad_clip),
         grader=grader,
         prompts=prompts[config.data.train],
         held_out={source: prompts[source] for source in config.data.eval},
