@@ -74,9 +74,8 @@ def test_an_architecture_whose_logits_are_no_plain_product_is_refused():
 def test_soft_capped_logits_or_scores_are_refused(cap):
     """Small logits hardly show a cap, so it is not left to a comparison of numbers."""
     caps = {"final_logit_softcapping": None, "attn_logit_softcapping": None} | {cap: 30.0}
-    config = Gemma2Config(
-        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, head_dim=16, **caps
-    )
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+    config = Gemma2Config(vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, **heads, **caps)
     config._attn_implementation = ATTENTION
     with pytest.raises(InputError, match=r"cannot be trained|not supported"):
         prepare(Gemma2ForCausalLM(config))
