@@ -38,7 +38,8 @@ def train(settings: Settings = None) -> None:
     from fastgrpo.launch import launch
 
     summary, directory = launch(resolved, make_display())
-    Console().print(closing_table(summary, str(directory)))
+    Console().print(closing_table(summary))
+    print(f"run directory: {directory}")
 
 
 @config_app.command()

@@ -119,26 +119,21 @@ def steps_table(rows: list[dict]) -> Table:
 
 
 def evaluation_lines(row: dict) -> list[str]:
-    """One line a problem set and way of sampling."""
+    """One line a problem set."""
     return [
-        f"after step {row['step']}: {source}, {name}: {result['accuracy']:.1%} of {result['problems']} right, "
-        f"{result['length']:.0f} tokens, {result['truncated']:.1%} cut"
-        for source, both in row["evaluation"].items()
-        for name, result in both.items()
+        f"step {row['step']}: sampled {ways['sampled']['accuracy']:.1%}, greedy {ways['greedy']['accuracy']:.1%} right "
+        f"of {ways['greedy']['problems']} in {source}"
+        for source, ways in row["evaluation"].items()
     ]
 
 
-def closing_table(summary: dict, directory: str) -> Table:
-    table = Table(
-        title=f"{summary['steps']} steps in {summary['seconds']:.0f} s",
-        title_justify="left",
-        caption=f"run directory: {directory}",
-        caption_justify="left",
-    )
+def closing_table(summary: dict) -> Table | str:
+    """Held-out accuracy before and after, or only the time where nothing was held out."""
+    if summary["accuracy_before"] is None:
+        return f"{summary['steps']} steps in {summary['seconds']:.0f} s, no held-out problems"
+    table = Table(title=f"{summary['steps']} steps in {summary['seconds']:.0f} s", title_justify="left")
     for name in ("held-out accuracy", "before", "after"):
         table.add_column(name, justify="left" if name.startswith("held") else "right")
     for label, key in (("sampled", "accuracy"), ("greedy", "greedy")):
-        before, after = summary[f"{key}_before"], summary[f"{key}_after"]
-        if before is not None:
-            table.add_row(label, f"{before:.1%}", f"{after:.1%}")
+        table.add_row(label, f"{summary[key + '_before']:.1%}", f"{summary[key + '_after']:.1%}")
     return table

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,43 +46,49 @@ def launch(resolved: ResolvedConfig, observer: Observer) -> tuple[dict, Path]:
 
 def _run(resolved: ResolvedConfig, directory: Path, problems: Mapping[str, list[Problem]], observer: Observer) -> dict:
     """The heavy part: torch is loaded only here, seconds that nobody with a wrong setting should wait for."""
-    from fastgrpo.model import load_tokenizer
+    from fastgrpo.model import load_model, load_tokenizer
     from fastgrpo.trainer import train
 
-    config = resolved.config
-    path = model_directory(config.model, observer)
+    config, said = resolved.config, []
+
+    def say(text: str) -> None:
+        said.append(text)
+        observer.note(text)
+
+    path = model_directory(config.model, observer, say)
     tokenizer = load_tokenizer(path)
-    prompts = render_all(problems, config, tokenizer, observer)
+    prompts = render_all(problems, config, tokenizer, say)
+    model = load_model(path, config.dtype)
+    reference = load_model(path, config.dtype) if config.loss.beta > 0 else None
+    say(f"model: {path}, {sum(parameter.numel() for parameter in model.parameters()):,} parameters in {config.dtype}")
     with Run(directory, observer) as run, Grader(TEMPLATES[config.template].answer_form, config.verifier) as grader:
+        run.log("\n".join(said))
         run.write("config.yaml", to_yaml(resolved))
-        summary = train(config, build_parts(config, path, tokenizer, prompts, grader, run), run)
+        summary = train(config, build_parts(config, model, reference, tokenizer, prompts, grader, run), run)
         run.write("summary.json", json.dumps(summary, indent=1) + "\n")
     return summary
 
 
-def render_all(problems: Mapping[str, list[Problem]], config: Config, tokenizer, observer: Observer) -> dict[str, list[Prompt]]:
+def render_all(problems: Mapping[str, list[Problem]], config: Config, tokenizer, say: Callable[[str], None]) -> dict[str, list[Prompt]]:
     """The prompts of every source; says how many were dropped, and shows the first with its white space."""
     template, prompts = TEMPLATES[config.template], {}
     for source, rows in problems.items():
         prompts[source], dropped = render_prompts(rows, template, tokenizer, config.max_prompt_tokens)
-        observer.note(f"{source}: {len(prompts[source])} prompts, {dropped} longer than {config.max_prompt_tokens} tokens and dropped")
-    observer.note(f"first prompt: {template.render(problems[config.data.train][0].problem)!r}")
+        say(f"{source}: {len(prompts[source])} prompts, {dropped} longer than {config.max_prompt_tokens} tokens and dropped")
+    say(f"first prompt: {template.render(problems[config.data.train][0].problem)!r}")
     return prompts
 
 
-def build_parts(config: Config, path: str, tokenizer, prompts: Mapping[str, list[Prompt]], grader: Grader, run: Run) -> Parts:
-    """Model, learner and engine on the same weights, and a frozen reference only where the KL term asks for one."""
+def build_parts(config: Config, model, reference, tokenizer, prompts: Mapping[str, list[Prompt]], grader: Grader, run: Run) -> Parts:
+    """Learner and engine on the same weights, with all that the loop needs; `reference` is None without a KL term."""
     from fastgrpo.learner.native import NativeLearner
-    from fastgrpo.model import load_model
     from fastgrpo.rollout.native import NativeEngine
     from fastgrpo.trainer import Parts
 
-    model = load_model(path, config.dtype)
-    reference = load_model(path, config.dtype) if config.loss.beta > 0 else None
-    run.note(f"model: {path}, {sum(parameter.numel() for parameter in model.parameters()):,} parameters in {config.dtype}")
+    engines, learners = {"native": NativeEngine}, {"native": NativeLearner}
     return Parts(
-        engine=NativeEngine(model, tokenizer),
-        learner=NativeLearner(model, config.loss, config.temperature, lambda update: config.lr, config.grad_clip),
+        engine=engines[config.rollout.engine](model, tokenizer),
+        learner=learners[config.learner.engine](model, config.loss, config.temperature, lambda update: config.lr, config.grad_clip),
         grader=grader,
         prompts=prompts[config.data.train],
         held_out={source: prompts[source] for source in config.data.eval},
@@ -92,11 +98,11 @@ def build_parts(config: Config, path: str, tokenizer, prompts: Mapping[str, list
     )
 
 
-def model_directory(model: str, observer: Observer) -> str:
+def model_directory(model: str, observer: Observer, say: Callable[[str], None]) -> str:
     """The path or hub id to load; the built-in base model is made, or taken from the cache."""
     if model == BUILTIN_MODEL:
         observer.phase("base model")
-        return str(base_model_directory(cache_directory(), observer.note))
+        return str(base_model_directory(cache_directory(), say))
     return model
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ATTENTION = "fastgrpo_packed"
+UNSUPPORTED = ("softcap", "s_aux")  # what transformers passes for soft-capped scores and for attention sinks
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -30,8 +31,12 @@ def packed_attention(
     """Causal attention inside each sequence of a pack; without cu_seq_lens_q, plain SDPA with the mask given (decoding).
 
     query (1, heads, T, D), key and value (1, kv_heads, T, D), cu_seq_lens_q (S+1,) int32; returns (1, T, heads, D) and None.
-    Raises InputError where a sliding window is shorter than a sequence: this attention has none.
+    Raises InputError where a sliding window is shorter than a sequence, and for soft-capped scores or attention sinks: there are none here.
     """
+    if any(kwargs.get(name) is not None for name in UNSUPPORTED):
+        raise InputError(
+            f"{type(module).__name__} needs one of {', '.join(UNSUPPORTED)}, which this attention does not compute: not supported"
+        )
     if cu_seq_lens_q is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -96,7 +101,9 @@ def prepare(model: PreTrainedModel) -> PreTrainedModel:
         alone = torch.cat([model(input_ids=part[None], use_cache=False).logits[0] for part in (ids[:3], ids[3:])])
         hidden = hidden_states(model, ids, torch.tensor([0, 1, 2, 0, 1, 2, 3]), torch.tensor(halves, dtype=torch.int32), 4)
         packed = hidden @ head_weight(model).T
-    if (alone - packed).abs().max() > 0.05 * alone.abs().max():
+    tolerance = 0.05 if model.dtype == torch.bfloat16 else 1e-3
+    capped = getattr(model.config, "final_logit_softcapping", None) is not None  # too little to see in small logits
+    if capped or (alone - packed).abs().max() > tolerance * alone.abs().max():
         raise InputError(
             f"{type(model).__name__} cannot be trained: its packed log-probs differ from its plain ones (attention or head unlike Llama's)"
         )

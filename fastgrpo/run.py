@@ -60,13 +60,8 @@ class Run:
         self._metrics.flush()
         self.observer.row(row)
 
-    def note(self, text: str) -> None:
-        """Tells the user, and the log."""
-        self.log(text)
-        self.observer.note(text)
-
     def log(self, text: str) -> None:
-        """Tells the log alone."""
+        """Appends to the log of this process."""
         self._log.write(f"{time.monotonic() - self.started:9.2f} s  {text}\n")
         self._log.flush()
 

@@ -49,6 +49,7 @@ def main(model_directory: str, output: str) -> None:
     if rank == 0:
         with open(output, "w") as file:
             json.dump(errors, file)
+    dist.barrier()  # no rank leaves while another still talks to it
     dist.destroy_process_group()
 
 

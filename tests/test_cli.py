@@ -156,7 +156,7 @@ def test_a_model_that_cannot_be_loaded_is_refused(tiny_model_dir):
         assert (
             f"model={model}" in (line := refusal(fastgrpo("train", f"model={model}", *SMALL, f"run_dir={model}-run"), 2)) and words in line
         )
-        assert "stopped: InputError" in Path(f"{model}-run", "logs", "rank_0.log").read_text()
+        assert not Path(f"{model}-run").exists()
 
 
 @pytest.mark.slow  # 7 s
@@ -173,10 +173,15 @@ def test_a_run_that_cannot_learn_ends_with_4_and_keeps_what_it_wrote(tiny_model_
 def test_an_interrupted_run_says_so_and_ends_with_130(tiny_model_dir):
     command = [sys.executable, "-m", "fastgrpo", "train", f"model={tiny_model_dir}", *SMALL]
     environment = ENVIRONMENT | {"FASTGRPO_FAULTS": "sample@1:*:hang"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}  # shells make background jobs deaf to it
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **heard) as process:
         log, deadline = Path("run", "logs", "rank_0.log"), time.monotonic() + 60
-        while not (log.exists() and "model: " in log.read_text()) and time.monotonic() < deadline:
+        while not log.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
+        time.sleep(2)  # into the hanging phase
         process.send_signal(signal.SIGINT)
-        errors = process.communicate(timeout=60)[1]
+        try:
+            errors = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
     assert process.returncode == 130 and errors.splitlines()[-1].startswith("fastgrpo: interrupted") and "Traceback" not in errors

@@ -1,5 +1,6 @@
 """Settings: what is accepted, where each value came from, and what is said of a wrong one."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -273,3 +274,11 @@ def test_a_config_is_frozen_and_refuses_unknown_keys_when_built_in_python():
         config.lr = 1.0
     with pytest.raises(ValidationError):
         Config(**dict(config), zzz=1)
+
+
+def test_every_setting_is_read_somewhere():
+    """As an attribute of a config, outside the file that declares it."""
+    sources = "\n".join(path.read_text() for path in (Path(__file__).parents[1] / "fastgrpo").rglob("*.py") if path.name != "config.py")
+    for key in load_config("tiny", []).origins:
+        leaf = key.rpartition(".")[2]
+        assert re.search(rf"config\.{re.escape(key)}\b|(?:settings|loss)\.{leaf}\b", sources), f"nothing reads {key}"

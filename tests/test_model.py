@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import CohereConfig, CohereForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM, MistralConfig, MistralForCausalLM
 
 from fastgrpo.errors import InputError
 from fastgrpo.model import ATTENTION, load_model, load_tokenizer, model_logprobs, prepare
@@ -68,6 +68,17 @@ def test_an_architecture_whose_logits_are_no_plain_product_is_refused():
     config._attn_implementation = ATTENTION
     with pytest.raises(InputError, match="cannot be trained"):
         prepare(CohereForCausalLM(config))
+
+
+@pytest.mark.parametrize("cap", ["final_logit_softcapping", "attn_logit_softcapping"])
+def test_soft_capped_logits_or_scores_are_refused(cap):
+    """Small logits hardly show a cap, so it is not left to a comparison of numbers."""
+    caps = {"final_logit_softcapping": None, "attn_logit_softcapping": None} | {cap: 30.0}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+    config = Gemma2Config(vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, **heads, **caps)
+    config._attn_implementation = ATTENTION
+    with pytest.raises(InputError, match=r"cannot be trained|not supported"):
+        prepare(Gemma2ForCausalLM(config))
 
 
 def test_a_sequence_beyond_the_sliding_window_is_refused():
