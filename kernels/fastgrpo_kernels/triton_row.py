@@ -40,12 +40,12 @@ def scaled_logits(row_ptr, bias_ptr, columns, inside, logit_scale, softcap, inv_
         x = tl.load(row_ptr + columns, mask=inside, other=float("-inf")).to(tl.float32)
     else:
         x = tl.load(row_ptr + columns).to(tl.float32)
-    padding = x == float("-inf")
     if bias_ptr is not None:
         if MASKED:
             x += tl.load(bias_ptr + columns, mask=inside, other=0.0).to(tl.float32)
         else:
             x += tl.load(bias_ptr + columns).to(tl.float32)
+    padding = x == float("-inf")  # by the logit or by its bias
     y = x * logit_scale
     slope = 1.0
     if SOFTCAP:

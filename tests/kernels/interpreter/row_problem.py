@@ -39,8 +39,8 @@ def make(rows=12, vocabulary=50, dtype=torch.float32, seed=0, head=None, **optio
 
 def transformed(logits, head):
     """z in float64, written the plain way; -inf from head.vocabulary on."""
-    excluded = logits == -torch.inf
     x = logits if head.bias is None else logits + head.bias.double()
+    excluded = x == -torch.inf
     x = x * head.scaling.logit_scale
     if head.scaling.softcap is not None:
         x = head.scaling.softcap * (x / head.scaling.softcap).tanh()

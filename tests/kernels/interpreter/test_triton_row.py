@@ -91,6 +91,18 @@ def test_logits_at_minus_infinity_are_as_if_they_were_not_there(excluded):
     assert (got.panel[:, excluded] == 0).all()
 
 
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_a_bias_of_minus_infinity_excludes_its_column_under_a_softcap_too(softcap):
+    bias = torch.zeros(50)
+    bias[41:] = -torch.inf
+    p = make(head=head_of(0.7, softcap=softcap, bias=bias))
+    p.targets = p.targets.clamp(max=40)
+    p.tokens = replace(p.tokens, old_logprobs=None)
+    got = run(p, entropy_coef=0.1)
+    assert_close(got, truth(p, entropy_coef=0.1))
+    assert (got.panel[:, 41:] == 0).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("panel", [torch.float32, torch.bfloat16, torch.float16])
 def test_every_dtype_costs_one_rounding_of_the_panel_and_nothing_else(dtype, panel):
