@@ -4,6 +4,7 @@ torchrun --nproc_per_node=N ranks_program.py MODEL_DIRECTORY OUTPUT.json
 """
 
 import json
+import os
 import random
 import sys
 
@@ -50,7 +51,7 @@ def main(model_directory: str, output: str) -> None:
         with open(output, "w") as file:
             json.dump(errors, file)
     dist.barrier()  # no rank leaves while another still talks to it
-    dist.destroy_process_group()
+    os._exit(0)  # at once: gloo's threads abort, now and then, a process that takes its objects down around them
 
 
 if __name__ == "__main__":
