@@ -79,7 +79,7 @@ def test_rows_appear_at_once_in_order_with_the_seconds_of_their_own_phases(run):
     run.log_row({"step": 2})
     first, second = metrics(run)
     assert (first["step"], first["reward"], first["length_right"]) == (1, 0.5, None)
-    assert 0.04 <= first["seconds"]["sample"] < 2 and first["seconds"]["learn"] < 0.02
+    assert 0.04 <= first["seconds"]["sample"] < 2 and first["seconds"]["learn"] < first["seconds"]["sample"]
     assert second == {"step": 2, "seconds": {}}
     assert run.observer.phases == ["sample", "sample", "learn"]
 
