@@ -6,7 +6,6 @@ its cross-entropy, so pretraining runs through the same packs, learner and kerne
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
@@ -60,8 +59,11 @@ def base_model_directory(cache: Path, say: Callable[[str], None], recipe: BaseRe
     with tempfile.TemporaryDirectory(prefix="unfinished-", dir=cache) as scratch:
         unfinished = Path(scratch) / directory.name
         _make_base(unfinished, corpus, recipe, say)
-        with contextlib.suppress(OSError):  # another process was first: the key says that its model is the same
+        try:
             os.rename(unfinished, directory)
+        except OSError:  # another process was first: the key says that its model is the same
+            if not (directory / "config.json").exists():
+                raise
     return directory
 
 

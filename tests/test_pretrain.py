@@ -42,6 +42,24 @@ def test_a_base_model_whose_making_fails_leaves_nothing_behind(tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_base_model_that_cannot_be_put_in_its_place_is_an_error_unless_another_process_was_first(tmp_path, monkeypatch):
+    def full(source, target):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(pretrain, "train_on_text", lambda *args: None)
+    monkeypatch.setattr("fastgrpo.pretrain.os.rename", full)
+    with pytest.raises(OSError, match="no space left"):
+        base_model_directory(tmp_path, lambda text: None, SMALL)
+
+    def beaten(source, target):
+        target.mkdir()
+        (target / "config.json").write_text("{}")
+        raise OSError("directory not empty")
+
+    monkeypatch.setattr("fastgrpo.pretrain.os.rename", beaten)
+    assert (base_model_directory(tmp_path, lambda text: None, SMALL) / "config.json").exists()
+
+
 def test_training_lowers_the_cross_entropy_of_held_out_text(base):
     tokenizer, corpus = load_tokenizer(str(base[1])), question_answer_texts(400, 1)[350:]
     trained = load_model(str(base[1]), "float32")
