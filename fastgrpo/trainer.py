@@ -102,16 +102,15 @@ def score_groups(prompts: Sequence[Prompt], rollouts: Sequence[tuple[Rollout, ..
     return groups
 
 
-def pack_updates(groups: Sequence[ScoredGroup], step: int, config: Config, drop_silent: bool = True) -> list[list[PackedBatch]]:
+def pack_updates(groups: Sequence[ScoredGroup], step: int, config: Config) -> list[list[PackedBatch]]:
     """The packs of each optimizer update: responses permuted, cut into equal parts, each with its complete divisor.
 
-    Sequences without gradient (masked, or of zero advantage when nothing else pulls) are dropped after the divisor is known; with
-    `drop_silent` false they stay, for the same result at more cost.
+    Sequences without gradient (masked, or of zero advantage when nothing else pulls) are dropped after the divisor is known.
     """
     responses = [(group, j) for group in groups for j in range(len(group.rollouts))]
     random.Random(f"{config.seed}/permute {step}").shuffle(responses)
     size = len(responses) // config.updates_per_rollout
-    keep_all = needs_all_sequences(config.loss) or not drop_silent
+    keep_all = needs_all_sequences(config.loss)
     updates = []
     for start in range(0, len(responses), size):
         part = [(group.prompt, group.rollouts[j], group.advantages[j]) for group, j in responses[start : start + size]]

@@ -199,7 +199,8 @@ def settings(*overrides):
 def test_silent_groups_are_dropped_and_the_divisor_stays():
     groups = [group(0, (1.0, 1.0, 1.0, 1.0), (3, 4, 5, 6)), group(1, (1.0, 0.0, 0.0, 0.0), (3, 4, 5, 6))]
     one = settings("updates_per_rollout=1")
-    (dropped,), (kept,) = trainer.pack_updates(groups, 1, one), trainer.pack_updates(groups, 1, one, drop_silent=False)
+    pulled = settings("updates_per_rollout=1", "loss.beta=0.1")  # by the KL term: every sequence has a gradient
+    (dropped,), (kept,) = trainer.pack_updates(groups, 1, one), trainer.pack_updates(groups, 1, pulled)
     assert sum(int(batch.loss_mask.sum()) for batch in dropped) == 18
     assert sum(int(batch.loss_mask.sum()) for batch in kept) == 36
     for batch in (*dropped, *kept):

@@ -16,7 +16,7 @@ from fastgrpo.model import head_weight
 from fastgrpo.rollout import OnFinished
 from fastgrpo.types import Prompt, Rollout, Sampling
 
-SEQUENCES_AT_ONCE = 1024  # bounds the cache: 1024 responses of the built-in model take 300 MiB
+SEQUENCES_AT_ONCE = 1024  # bounds the cache, which takes 3 KiB a token in the built-in model
 COMPACT_BELOW = 0.8  # finished rows are dropped once fewer than this share of the rows is alive: a gather costs about one decode step
 
 
