@@ -21,7 +21,13 @@ from fastgrpo.settings_file import Setting, read_overrides, read_source, yaml_li
 _RULES = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 Sources = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else _as_tuple(given))]
-"""One source or a list of them: builtin:NAME@SPLIT, a file, or ORG/NAME@SPLIT on the Hub."""
+"""One name or a list of them."""
+
+Numbers = Annotated[tuple[float, ...], BeforeValidator(lambda given: _as_tuple(given))]
+
+
+Way = Literal["sampled", "greedy"]
+Ways = Annotated[tuple[Way, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else _as_tuple(given))]
 
 
 class DataConfig(BaseModel):
@@ -56,6 +62,33 @@ class LossConfig(BaseModel):
         return delta
 
 
+class RewardConfig(BaseModel):
+    model_config = _RULES
+    function: Sources = Field(
+        default=(),
+        description="FILE.py:NAME of a reward function, or a list; `verifier` is the built-in one; empty, without url, is it alone",
+    )
+    url: str = Field(default="", description="a server that is sent responses as JSON and answers with rewards")
+    weights: Numbers = Field(default=(), description="one for each reward function, then one for the url; empty is 1 each")
+    deadline: float = Field(default=60.0, gt=0, description="seconds for one call of a reward function or of the url")
+    workers: int = Field(default=2, ge=1, description="processes that run reward functions")
+    compat: bool = Field(default=False, description="repeat the paper's grader where it is plainly wrong, too")
+    preflight: bool = Field(default=True, description="before training, check that golds grade as right and wrong answers as wrong")
+
+    @field_validator("weights")
+    @classmethod
+    def _one_each(cls, weights: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        rewards = len(info.data.get("function", ())) + bool(info.data.get("url"))
+        if weights and len(weights) != rewards:
+            raise ValueError(f"it needs one weight for each of the {rewards} rewards in reward.function and reward.url")
+        return weights
+
+
+class SamplingConfig(BaseModel):
+    model_config = _RULES
+    refill: int = Field(default=0, ge=0, description="how often a group without signal is replaced by another prompt's, at most")
+
+
 class RolloutConfig(BaseModel):
     model_config = _RULES
     engine: Literal["native"] = Field(default="native", description="what samples the responses")
@@ -69,11 +102,16 @@ class LearnerConfig(BaseModel):
 class EvalConfig(BaseModel):
     model_config = _RULES
     every: int = Field(default=0, ge=0, description="steps between evaluations; 0 is only before and after training")
+    ways: Ways = Field(default=("sampled", "greedy"), min_length=1, description="sampled at the training temperature, greedy, or both")
+    verifier: Literal["fast", "math_verify"] = Field(default="math_verify", description="how evaluation compares answers")
 
 
 class CheckpointConfig(BaseModel):
     model_config = _RULES
     every: int = Field(default=0, ge=0, description="steps between checkpoints; 0 is only the last")
+    best: Literal["none", "greedy_average", "greedy_pooled", "sampled_average", "sampled_pooled"] = Field(
+        default="none", description="keep the checkpoint with the highest such accuracy: the mean over problem sets, or over problems"
+    )
 
 
 class HealthConfig(BaseModel):
@@ -84,7 +122,9 @@ class HealthConfig(BaseModel):
 class Config(BaseModel):
     model_config = _RULES
     model: str = Field(min_length=1, description="builtin:base, a directory, or ORG/NAME on the Hub")
-    template: Literal["r1", "qwen_math", "no"] = Field(description="the prompt around the question")
+    template: Literal["r1", "qwen_math", "no", "4-shot", "open-reasoner-zero", "prime-zero"] = Field(
+        description="the prompt around the question"
+    )
     data: DataConfig
     verifier: Literal["fast", "math_verify"] = Field(description="how an answer is compared with the gold answer")
     max_prompt_tokens: int = Field(ge=1, description="longer prompts are dropped and counted")
@@ -102,6 +142,8 @@ class Config(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**32, description="of sampling and of data order")
     run_dir: str = Field(default="", description='where the run is written; "" is runs/RECIPE-TIME')
     tokens_per_pack: int = Field(default=16384, ge=1, description="tokens of one forward pass; changes speed and memory, never the result")
+    sampling: SamplingConfig = SamplingConfig()
+    reward: RewardConfig = RewardConfig()
     rollout: RolloutConfig = RolloutConfig()
     learner: LearnerConfig = LearnerConfig()
     eval: EvalConfig = EvalConfig()

@@ -7,8 +7,9 @@ Torch appears in annotations only: importing this module is cheap.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,7 @@ class Problem:
     id: str
     problem: str
     answer: Answer
+    columns: Mapping[str, object] = field(default_factory=dict)  # the whole row, for rewards of the user's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Prompt:
     token_ids: tuple[int, ...]
     answer: Answer
     problem: str = ""
+    columns: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self):
         if not self.token_ids:
@@ -81,26 +84,37 @@ class Rollout:
         return self.finish_reason == "length"
 
 
-GradeStatus = Literal["ok", "timeout", "crash", "unparsable"]
+GradeStatus = Literal["ok", "timeout", "crash", "unparsable", "unscorable"]
+"""How grading went. Only "unscorable", where a reward function failed or declined, leaves a response without a reward."""
+
+GRADE_STATUSES: tuple[GradeStatus, ...] = get_args(GradeStatus)
 
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """A grader's verdict on one response: reward 0 or 1, whether the answer had the right form, how grading went."""
+    """A verdict on one response: its reward (None when unscorable), whether the answer had the right form, how grading went.
 
-    reward: float
+    `parts` are the rewards that the weighted sum was made of, by name, where there were several or one of the user's own.
+    """
+
+    reward: float | None
     formatted: bool
     status: GradeStatus
+    parts: Mapping[str, float | None] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if (self.reward is None) != (self.status == "unscorable"):
+            raise ValueError(f"Grade: reward {self.reward} with status {self.status!r}; None goes with 'unscorable' alone")
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredGroup:
-    """A prompt with its G responses, their rewards and advantages, in one order."""
+    """A prompt with its G responses, their rewards (None where unscorable) and advantages, in one order."""
 
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
     grades: tuple[Grade, ...]
-    rewards: tuple[float, ...]
+    rewards: tuple[float | None, ...]
     advantages: tuple[float, ...]
 
     def __post_init__(self):
