@@ -1,56 +1,77 @@
-"""Problem sets by name: built-in, a JSONL or parquet file, a saved `datasets` directory, or `org/name@split` on the Hub.
+"""Problem sets by name, checked row by row, and the prompts made of them.
 
+A row without a usable question and answer is skipped and listed, never repaired; only a set without any usable row is an error.
 Prompts are rendered and tokenised once, without special tokens: a template is the whole prompt.
 """
 
 from __future__ import annotations
 
-import json
+import difflib
+import math
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastgrpo import arithmetic
 from fastgrpo.errors import InputError
-from fastgrpo.types import Problem, Prompt
+from fastgrpo.problem_sets import PRESETS, as_published
+from fastgrpo.sources import SOURCES, Rows, SkippedRow, read_hub, read_rows
+from fastgrpo.types import Answer, Problem, Prompt
 
 if TYPE_CHECKING:
     from fastgrpo.templates import Template
 
 BUILTIN = re.compile(r"builtin:arithmetic(?:-(?P<level>easy|hard))?@(?P<split>train|heldout)")
 BUILTIN_SIZES = {"train": 4096, "heldout": 512}
-SOURCES = (
-    "builtin:arithmetic[-easy|-hard]@train|heldout, a .jsonl or .parquet file, a directory of datasets.save_to_disk, "
-    "or org/name@split on the Hub"
-)
+BARE_NAME = re.compile(r"[\w-]+")
+SHOWN_REASONS = 3  # of a set without a usable row: enough to see the pattern
 
 
-def load_problems(source: str, problem_column: str, answer_column: str) -> list[Problem]:
-    """All problems of a source, in its order. Raises InputError for an unknown source, a missing column, a bad row, an empty set."""
+@dataclass(frozen=True, slots=True)
+class ProblemSet:
+    """The usable problems of a source in its order, the rows that were skipped, and what else a reader should know."""
+
+    source: str
+    problems: tuple[Problem, ...]
+    skipped: tuple[SkippedRow, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def skipped_lines(self, limit: int = 5) -> list[str]:
+        """A count, then the first `limit` reasons with their rows; rows in sequence with one reason share a line. Empty if none is."""
+        if not self.skipped:
+            return []
+        unit, runs = _unit(self.source), list(_runs(self.skipped))
+        lines = [f"{self.source}: {len(self.skipped):,} of {len(self.skipped) + len(self.problems):,} rows skipped"]
+        for first, last, reason in runs[:limit]:
+            lines.append(f"  {unit} {first}: {reason}" if first == last else f"  {unit}s {first} to {last}: {reason}")
+        if len(runs) > limit:
+            lines.append(f"  and {len(self.skipped) - sum(last - first + 1 for first, last, _ in runs[:limit]):,} more rows")
+        return lines
+
+
+def row_number(problem: Problem) -> int:
+    """The row that a problem was made of, from 1 (a built-in one: its place, from 0): what its id ends with."""
+    return int(problem.id.rpartition("-")[2])
+
+
+def load_problems(source: str, problem_column: str, answer_column: str) -> ProblemSet:
+    """The problems of a built-in set, a preset of problem_sets.py (exactly its bare name), a file, a directory, or a split on the Hub.
+
+    The columns are those of files, directories and Hub splits: presets and built-in sets know their own.
+    Raises InputError for an unknown or unreadable source, a column that no row has, and a set without a usable row.
+    """
     if source.startswith("builtin:"):
         return _builtin(source)
-    rows = list(_rows(source))
-    if not rows:
-        raise InputError(f"{source} has no rows")
-    problems = []
-    for number, row in enumerate(rows, 1):
-        for column, types, expected in (
-            (problem_column, str, "text"),
-            (answer_column, (str, int, float, list), "text, a number or a list"),
-        ):
-            if column not in row:
-                present = ", ".join(sorted(row))
-                raise InputError(
-                    f"{source}, row {number}: no column {column!r}; it has {present}. Set data.problem=COLUMN and data.answer=COLUMN"
-                )
-            if row[column] in (None, "", []):
-                raise InputError(f"{source}, row {number}: column {column!r} is empty; every problem needs a question and an answer")
-            if not isinstance(row[column], types):
-                raise InputError(f"{source}, row {number}: column {column!r} holds {type(row[column]).__name__}, expected {expected}")
-        problems.append(Problem(f"{Path(source).name}-{number}", row[problem_column], row[answer_column]))
-    return problems
+    if source in PRESETS:
+        return _preset(source)
+    if BARE_NAME.fullmatch(source) and not Path(source).exists():
+        near = difflib.get_close_matches(source, PRESETS, cutoff=0.5)
+        meant = f"did you mean {' or '.join(near)}? " if near else ""
+        raise InputError(f"{source} is not a problem set; {meant}known by name are {', '.join(PRESETS)}; else it can be {SOURCES}")
+    return _usable(source, read_rows(source), problem_column, answer_column)
 
 
 def render_prompts(problems: Sequence[Problem], template: Template, tokenizer, max_prompt_tokens: int) -> tuple[list[Prompt], int]:
@@ -58,7 +79,7 @@ def render_prompts(problems: Sequence[Problem], template: Template, tokenizer, m
     texts = [template.render(problem.problem) for problem in problems]
     encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
     prompts = [
-        Prompt(problem.id, tuple(ids), problem.answer, problem.problem)
+        Prompt(problem.id, tuple(ids), problem.answer, problem.problem, problem.columns)
         for problem, ids in zip(problems, encoded, strict=True)
         if len(ids) <= max_prompt_tokens
     ]
@@ -81,62 +102,98 @@ def draw_prompts(prompts: Sequence[Prompt], count: int, step: int, seed: int) ->
     return drawn
 
 
-def _builtin(source: str) -> list[Problem]:
+def _builtin(source: str) -> ProblemSet:
     match = BUILTIN.fullmatch(source)
     if match is None:
         raise InputError(f"{source} is not a problem set; it can be {SOURCES}")
-    return arithmetic.problems(match["split"], match["level"] or "mixed", BUILTIN_SIZES[match["split"]])
+    return ProblemSet(source, tuple(arithmetic.problems(match["split"], match["level"] or "mixed", BUILTIN_SIZES[match["split"]])))
 
 
-def _rows(source: str) -> Iterable[Mapping]:
-    path = Path(source)
-    if path.is_dir():
-        return _dataset(source, lambda datasets: datasets.load_from_disk(source))
-    if path.suffix == ".jsonl" and path.is_file():
-        return _jsonl(path)
-    if path.suffix == ".parquet" and path.is_file():
-        return _parquet(path)
-    if path.suffix in (".jsonl", ".parquet"):
-        raise InputError(f"{source}: no such file")
-    name, at, split = source.partition("@")
-    if at and split and name.count("/") == 1:
-        return _dataset(source, lambda datasets: datasets.load_dataset(name, split=split))
-    raise InputError(f"{source} is not a problem set{'' if path.exists() else ' and no such file exists'}; it can be {SOURCES}")
+def _preset(name: str) -> ProblemSet:
+    preset = PRESETS[name]
+    try:
+        rows = read_hub(preset.hub, preset.config, preset.split)
+        loaded, found = _usable(name, rows, preset.problem, preset.answer, preset.take), len(rows.readable)
+    except InputError as error:
+        raise InputError(f"{error}. A name knows its columns; instead of {name}, {preset.source} or a file can be given") from error
+    if preset.rows in (None, found):
+        return loaded
+    return replace(loaded, warnings=(f"{name}: {preset.source} has {found:,} rows, {preset.rows:,} were expected; it may have changed",))
 
 
-def _jsonl(path: Path) -> Iterable[Mapping]:
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if not line.strip():
-            continue
+def _usable(
+    source: str, rows: Rows, problem_column: str, answer_column: str, take: Callable[[object], object] = as_published
+) -> ProblemSet:
+    if not rows.readable and not rows.skipped:
+        raise InputError(f"{source} has no rows")
+    present = {column for _, row in rows.readable for column in row}
+    for column in (problem_column, answer_column):
+        if rows.readable and column not in present:
+            raise InputError(
+                f"{source}, row {rows.readable[0][0]}: no column {column!r}; it has {', '.join(sorted(map(str, present)))}. "
+                "Set data.problem=COLUMN and data.answer=COLUMN"
+            )
+    problems, skipped, name = [], list(rows.skipped), Path(source).name
+    for number, row in rows.readable:
         try:
-            row = json.loads(line)
+            question, answer = _question(row, problem_column), _answer(row, answer_column, take)
         except ValueError as error:
-            raise InputError(f"{path}:{number}: not valid JSON ({error}); a .jsonl file holds one object a line") from error
-        if not isinstance(row, dict):
-            raise InputError(f'{path}:{number}: expected an object such as {{"problem": ..., "answer": ...}}, found {type(row).__name__}')
-        yield row
+            skipped.append(SkippedRow(number, str(error)))
+        else:
+            problems.append(Problem(f"{name}-{number}", question, answer, row))
+    found = ProblemSet(source, tuple(problems), tuple(sorted(skipped, key=lambda row: row.number)))
+    if not problems:
+        reasons = "; ".join(line.strip() for line in found.skipped_lines(SHOWN_REASONS)[1:])
+        raise InputError(f"{source}: none of its {len(skipped):,} rows can be used: {reasons}")
+    return found
 
 
-def _parquet(path: Path) -> Iterable[Mapping]:
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise InputError(f"{path} could not be read: {_first_line(error)}") from error
-
-
-def _dataset(source: str, load) -> Iterable[Mapping]:
-    import datasets
-
-    try:
-        loaded = load(datasets)
-    except Exception as error:
-        raise InputError(f"{source} could not be loaded: {_first_line(error)}") from error
-    if isinstance(loaded, datasets.DatasetDict):
-        raise InputError(f"{source} holds several splits ({', '.join(loaded)}); give the directory of one of them")
-    return loaded
+def _question(row: Mapping, column: str) -> str:
+    if column not in row:
+        raise ValueError(f"no column {column!r}")
+    text = row[column]
+    if not isinstance(text, str) and text is not None:
+        raise ValueError(f"column {column!r} holds {type(text).__name__}, expected text")
+    _require_content(text, column)
+    return text
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _answer(row: Mapping, column: str, take: Callable[[object], object]) -> Answer:
+    if column not in row:
+        raise ValueError(f"no column {column!r}")
+    answer = take(row[column]) if row[column] is not None else None
+    for part in (answer or [None]) if isinstance(answer, list) else [answer]:
+        if isinstance(part, bool) or not isinstance(part, str | int | float | None):
+            inside = "a list with " if isinstance(answer, list) else ""
+            raise ValueError(f"column {column!r} holds {inside}{type(part).__name__}, expected text, a number or a list of these")
+        _require_content(part, column)
+    return answer
+
+
+def _require_content(value: str | int | float | None, column: str) -> None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise ValueError(f"column {column!r} is empty; every problem needs a question and an answer")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"column {column!r} holds {value}, expected a finite number")
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError(f"column {column!r} holds a NUL character: the text is damaged")
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(f"column {column!r} holds half of a surrogate pair at character {error.start + 1}") from error
+
+
+def _unit(source: str) -> str:
+    return "line" if source.endswith(".jsonl") else "row"
+
+
+def _runs(skipped: Sequence[SkippedRow]) -> Iterator[tuple[int, int, str]]:
+    """(first, last, reason) of rows in sequence that share a reason."""
+    first = last = skipped[0]
+    for row in skipped[1:]:
+        if (row.number, row.reason) != (last.number + 1, last.reason):
+            yield first.number, last.number, first.reason
+            first = row
+        last = row
+    yield first.number, last.number, first.reason
