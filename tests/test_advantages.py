@@ -90,3 +90,25 @@ def test_truncated_responses_are_rewarded_by_the_rule(truncation, rewards):
 @pytest.mark.parametrize(("length", "penalty"), [(1, 0), (16384, 0), (18432, 0.5), (20480, 1), (19456, 0.75)])
 def test_the_soft_penalty_of_the_dapo_paper(length, penalty):
     assert overlong_penalty(length, 20480) == pytest.approx(penalty, abs=1e-12)
+
+
+@pytest.mark.parametrize("loss_type", CENTRED + DIVIDED)
+def test_unscorable_responses_leave_the_others_advantages_as_if_they_were_absent(loss_type):
+    first, lost, second, third, also_lost = group_advantages((1.0, None, 0.0, 0.5, None), loss_type)
+    assert (lost, also_lost) == (0.0, 0.0)
+    assert (first, second, third) == group_advantages((1.0, 0.0, 0.5), loss_type) == pytest.approx((first, -first, 0.0), abs=1e-15)
+    assert first > 0
+
+
+@pytest.mark.parametrize("loss_type", CENTRED + DIVIDED)
+@pytest.mark.parametrize("rewards", [(None,) * 4, (1.0, None, None), (None, 0.7, 0.7, None)])
+def test_fewer_than_two_different_rewards_give_no_advantage(loss_type, rewards):
+    assert group_advantages(rewards, loss_type) == (0.0,) * len(rewards)
+
+
+@pytest.mark.parametrize(
+    ("truncation", "rewards"), [("zero_reward", (None, 0.0)), ("keep", (None, None)), ("mask", (None, None)), ("soft", (None, None))]
+)
+def test_only_zero_reward_gives_a_truncated_response_its_reward_without_a_grade(truncation, rewards):
+    grades = [Grade(None, True, "unscorable")] * 2
+    assert group_rewards(grades, [rollout(3, "stop"), rollout(10, "length")], truncation, max_new_tokens=10) == rewards

@@ -1,7 +1,7 @@
-r"""A sympy expression from a short LaTeX answer, by a parser of our own: nothing that a model wrote is ever passed to eval.
+"""A sympy expression from a short answer, by a parser of our own: nothing that a model wrote is ever passed to eval.
 
-The grammar is small: + - * / ^ ( ), decimals (exact), one-letter symbols, \pi, \frac, \sqrt, \cdot, \times, implied products and mixed
-numbers. Exponents are single digits: with them, no answer of a few hundred characters builds a number that fills the memory.
+The grammar is that of plain text: + - * / ^ ( ), numbers (exact), letters as symbols, pi, sqrt, ln, ! and implied products.
+An exponent is one digit or one symbol, and no number may grow long, so no answer fills the memory.
 Load this module in a worker process only, it imports sympy.
 """
 
@@ -11,32 +11,39 @@ import re
 
 import sympy
 
-MAX_SYMBOLS = 2  # simplification is slow and fragile beyond
-_TOKEN = re.compile(r"\\[a-z]+|\d+(?:\.\d+)?|[-+*/^(){}\[\]a-z]")
-_MIXED = re.compile(r"(\d+)\\frac\{(\d+)\}\{(\d+)\}")
-_ENDS = (")", "}", "]", "+", "-", "")
+MAX_BITS = 4096  # of one number; 100! has 525
+_TOKEN = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d{1,2}(?!\d))?|[^\W\d]\w*|[-+*/^()!]")
+_SPLIT = re.compile(r"\d+|\D")
+_WORDS = ("pi", "sqrt", "ln")
+_ENDS = (")", "+", "-", "")
 
 
-def same_expression(answer: str, gold: str) -> bool:
-    """Whether two normal forms are equal as expressions; False where one is outside the grammar or too many symbols need simplifying."""
+def is_zero(text: str, simplify: bool = True) -> bool:
+    """Whether an expression is 0, after simplification if so asked; False where it is outside the grammar."""
     try:
-        difference = parse(answer) - parse(gold)
+        value = parse(text)
     except ValueError:
         return False
-    return difference == 0 or (len(difference.free_symbols) <= MAX_SYMBOLS and sympy.simplify(difference) == 0)
+    return value == 0 or (simplify and sympy.simplify(value) == 0)
 
 
-def parse(normal: str) -> sympy.Expr:
-    """The expression that a normal form spells. Raises ValueError outside the grammar, and for a division by zero."""
-    text = _MIXED.sub(r"(\1+\\frac{\2}{\3})", normal)
-    tokens = _TOKEN.findall(text)
-    if "".join(tokens) != text.replace(" ", ""):
-        raise ValueError(f"parse: {normal!r} has characters outside the grammar")
-    parser = _Parser(tokens)
+def parse(text: str) -> sympy.Expr:
+    """The expression that a text spells. Raises ValueError outside the grammar, and for a division by zero."""
+    words = _TOKEN.findall(text)
+    if "".join(words) != re.sub("[ \n]", "", text):
+        raise ValueError(f"parse: {text!r} has characters outside the grammar")
+    parser = _Parser([token for word in words for token in _letters(word)])
     expression = parser.sum()
     if parser.next or expression.has(sympy.zoo, sympy.nan):
-        raise ValueError(f"parse: {normal!r} is not one finite expression")
+        raise ValueError(f"parse: {text!r} is not one finite expression")
     return expression
+
+
+def _letters(word: str) -> list[str]:
+    """A word that names nothing known is a product: xy is x y, and x2 is x 2. A subscript belongs to its letter: x_1."""
+    if not word[0].isalpha() or word in _WORDS or "_" in word:
+        return [word]
+    return _SPLIT.findall(word)
 
 
 class _Parser:
@@ -57,10 +64,10 @@ class _Parser:
         self.position += 1
         return token
 
-    def group(self, opening: str, closing: str) -> sympy.Expr:
-        self.take(opening)
+    def group(self) -> sympy.Expr:
+        self.take("(")
         inner = self.sum()
-        self.take(closing)
+        self.take(")")
         return inner
 
     def sum(self) -> sympy.Expr:
@@ -70,51 +77,67 @@ class _Parser:
         return total
 
     def product(self) -> sympy.Expr:
-        if self.next in ("+", "-"):
-            return self.product() if self.take() == "+" else -self.product()
-        value = self.power()
+        value = self.signed()
         while self.next not in _ENDS:
-            if self.next in ("/", "\\div"):
+            if self.next == "/":
                 self.take()
-                value = value / self.power()
-                continue
-            if self.next in ("*", "\\cdot", "\\times"):
+                value = value / self.signed()
+            elif self.next == "*":
                 self.take()
-            value = value * self.power()
+                value = value * self.signed()
+            else:
+                value = value * self.power()
         return value
+
+    def signed(self) -> sympy.Expr:
+        if self.next in ("+", "-"):
+            return self.signed() if self.take() == "+" else -self.signed()
+        return self.power()
 
     def power(self) -> sympy.Expr:
         value = self.atom()
+        while self.next == "!":
+            self.take()
+            value = _factorial(value)
         if self.next == "^":
             self.take()
-            value = value ** self.exponent()
+            exponent = self.exponent()
+            if value.is_Number and max(abs(value.p), value.q).bit_length() * abs(exponent if exponent.is_Integer else 1) > MAX_BITS:
+                raise ValueError("a power of more than MAX_BITS is outside the grammar")
+            value = value**exponent
             if self.next == "^":
                 raise ValueError("towers of powers are outside the grammar")
         return value
 
-    def exponent(self) -> int:
-        braced = self.next == "{" and self.take() == "{"
+    def exponent(self) -> sympy.Expr:
         sign = -1 if self.next == "-" and self.take() == "-" else 1
-        digit = self.take()
-        if len(digit) != 1 or not digit.isdecimal():
-            raise ValueError(f"exponent {digit!r} is not a single digit")
-        if braced:
-            self.take("}")
-        return sign * int(digit)
+        token = self.take()
+        if not (token.isalpha() or (len(token) == 1 and token.isdecimal())):
+            raise ValueError(f"exponent {token!r} is neither a single digit nor a symbol")
+        return sign * _value(token)
 
     def atom(self) -> sympy.Expr:
-        if self.next in ("(", "{", "["):
-            return self.group(self.next, {"(": ")", "{": "}", "[": "]"}[self.next])
+        if self.next == "(":
+            return self.group()
         token = self.take()
-        if token[0].isdecimal():
-            return sympy.Rational(token)
-        if token.isalpha():
-            return sympy.Symbol(token)
-        if token == "\\pi":
-            return sympy.pi
-        if token == "\\frac":
-            return self.group("{", "}") / self.group("{", "}")
-        if token == "\\sqrt":
-            degree = self.group("[", "]") if self.next == "[" else sympy.Integer(2)
-            return self.group("{", "}") ** (1 / degree)
-        raise ValueError(f"{token!r} is outside the grammar")
+        if token == "sqrt":
+            return sympy.sqrt(self.group())
+        if token == "ln":
+            return sympy.log(self.group())
+        return _value(token)
+
+
+def _value(token: str) -> sympy.Expr:
+    if token in ("pi", "\N{GREEK SMALL LETTER PI}"):
+        return sympy.pi
+    if token[0].isdecimal() or token[0] == ".":
+        return sympy.Rational(token)
+    if token[0].isalpha():
+        return sympy.Symbol(token)
+    raise ValueError(f"{token!r} is outside the grammar")
+
+
+def _factorial(value: sympy.Expr) -> sympy.Expr:
+    if value.is_number and not (value.is_Integer and 0 <= value <= 100):
+        raise ValueError("the factorial of anything but an integer up to 100 is outside the grammar")
+    return sympy.factorial(value)

@@ -53,7 +53,7 @@ def test_an_escaped_brace_does_not_close_a_box():
         (r"so </think> <answer>It is \boxed{4} cm</answer>", ("4", True)),
         (r"so </think> <answer>It is \boxed{4</answer>", (None, True)),
         (r"so \boxed{5} </think> <answer>4</answer>", ("4", True)),
-        ("so </think> <answer>4</answer> <answer>5", (None, True)),
+        ("so </think> <answer>4</answer> <answer>5", ("5", True)),
         ("so </think><answer>4</answer>", (None, False)),
         ("so </think>\n<answer>4</answer>", (None, False)),
         ("so </think>  <answer>4</answer>", (None, False)),
@@ -73,8 +73,26 @@ def test_extraction_takes_linear_time_on_hostile_text():
     assert time.perf_counter() - start < 5
 
 
+@pytest.mark.parametrize(
+    ("form", "text", "strict", "compat"),
+    [
+        ("boxed", r"\boxed{\left\{ x \right.}", (r"\left\{ x \right.", True), (None, False)),
+        ("boxed", r"\boxed{4\}", (None, False), ("4\\", True)),
+        ("boxed", r"\boxed{\{1, 2\}}", (r"\{1, 2\}", True), (r"\{1, 2\}", True)),
+        ("answer_tag", "</think> <answer>4</answer> is it", ("4", True), ("4 is it", True)),
+        ("answer_tag", r"</think> <answer>4</answer> \boxed{5}", ("4", True), ("5", True)),
+        ("orz_tag", "</think>\n<answer>4</answer></answer>", ("4", True), ("4", True)),
+        ("orz_tag", "<answer>4", (None, False), (None, False)),
+        ("orz_tag", r"<answer>\boxed{4</answer>", (None, True), (None, True)),
+    ],
+)
+def test_compat_counts_every_brace_and_reads_on_after_the_closing_tag(form, text, strict, compat):
+    assert extractor(form)(text) == strict
+    assert extractor(form, compat=True)(text) == compat
+
+
 def test_extractor_names_the_forms_it_knows():
     assert extractor("boxed")(r"\boxed{1}") == ("1", True)
     assert extractor("answer_tag")(r"\boxed{1}") == (None, False)
-    with pytest.raises(ValueError, match="neither 'boxed' nor 'answer_tag'"):
+    with pytest.raises(ValueError, match="none of 'boxed', 'answer_tag', 'orz_tag'"):
         extractor("fbox")

@@ -1,6 +1,5 @@
 """The pool grades in parallel, kills what overruns its deadline, survives the death of workers, and leaves no process behind."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,40 +9,16 @@ import time
 from pathlib import Path
 
 import pytest
+from processes_seen import alive, children, gone
 
-from fastgrpo.errors import SetupError
 from fastgrpo.rewards import Grader, pool
 from fastgrpo.types import Grade
 
 ROOT = Path(__file__).parents[2]
-HANGING = r"\boxed{7^{300000000}}"  # Math-Verify computes all its digits
+HANGING = r"\boxed{\int_0^1 \frac{\sin(x)^5 e^{x^2}}{\sqrt{1+x^7}} dx}"  # sympy searches a closed form for minutes
 HALF = r"\frac{1}{2}"
-HOSTILE = [
-    HANGING,
-    r"\boxed{99999999!}",
-    r"\boxed{9^{9^{9^9}}}",
-    r"\boxed{" + r"\frac{1}{" * 500 + "2" + "}" * 501,
-    r"\boxed{" + "1" * 100_000 + "}",
-    r"\boxed{" + "(" * 390 + "}",
-    r"\boxed{}}}{{{",
-    "\\boxed{\x00\x1b[2J\ud800}",
-    "\\boxed{" * 1000,
-    r"\boxed{__import__('os')._exit(3)}",
-]
 RIGHT = [(r"\boxed{2x+1}", "1+2x"), (r"\boxed{7}", "7"), (r"\boxed{\{3,2,1\}}", r"\{1,2,3\}"), (r"\boxed{\frac24}", HALF)]
 GOOD = Grade(1.0, True, "ok")
-
-
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def children():
-    return {child.pid for child in multiprocessing.active_children()}
 
 
 def wait_until_taken_up(grader):
@@ -55,18 +30,6 @@ def wait_until_taken_up(grader):
 def grader():
     with Grader("boxed", "math_verify", workers=2) as grader:
         yield grader
-
-
-def test_right_answers_among_hostile_ones_all_score_and_the_pool_stays_good(grader):
-    items = [item for text in HOSTILE for item in [(text, HALF), *RIGHT]]
-    grades = grader.grade(items)
-    hostile = grades[:: len(RIGHT) + 1]
-    assert [grade for position, grade in enumerate(grades) if position % (len(RIGHT) + 1)] == [GOOD] * (len(HOSTILE) * len(RIGHT))
-    assert all(grade.reward == 0.0 for grade in hostile)
-    assert hostile[:2] == [Grade(0.0, True, "timeout")] * 2
-    assert [grade.status for grade in hostile[3:5]] == ["unparsable", "unparsable"]
-    assert hostile[8] == Grade(0.0, False, "ok")
-    assert grader.grade(RIGHT) == [GOOD] * len(RIGHT)
 
 
 def test_submissions_from_several_threads_come_back_under_their_keys(grader):
@@ -97,8 +60,10 @@ def test_form_is_reported_apart_from_reward(grader):
 
 def test_workers_have_limits_and_no_torch(grader):
     grader.grade(RIGHT)
-    look = "[(r := __import__('resource')).getrlimit(r.RLIMIT_AS)[0], r.getrlimit(r.RLIMIT_CORE)[0], 'torch' in __import__('sys').modules]"
-    assert grader._pool.schedule(eval, args=(look,)).result() == [pool.WORKER_MEMORY, 0, False]
+    limits = "[__import__('resource').getrlimit(getattr(__import__('resource'), f'RLIMIT_{name}'))[0] for name in ('AS', 'CORE', 'NPROC')]"
+    rest = "[name in __import__('sys').modules for name in ('torch', 'sympy')] + [__import__('os').environ['CUDA_VISIBLE_DEVICES']]"
+    seen = grader._processes.schedule(5, eval, f"{limits} + {rest}").result()
+    assert seen == [pool.WORKER_MEMORY, 0, 0, False, True, ""]
 
 
 def test_a_key_is_used_once_and_grade_does_not_mix_with_submissions(grader):
@@ -114,11 +79,11 @@ def test_plain_numbers_never_start_a_process():
     with Grader("answer_tag", "fast") as grader:
         grades = grader.grade((f"</think> <answer>{number}</answer>", str(number % 500)) for number in range(1000))
         assert sum(grade.reward for grade in grades) == 500
-        assert grader._pool is None
+        assert grader._processes is None
 
 
-def test_starting_a_worker_does_not_count_against_the_first_deadline():
-    deadline = 0.25  # seconds; importing sympy and Math-Verify takes longer
+def test_starting_workers_does_not_count_against_the_first_deadline():
+    deadline = 0.1  # seconds; importing sympy and Math-Verify takes longer
     with Grader("boxed", "math_verify", deadline=deadline, workers=1) as grader:
         start = time.monotonic()
         assert grader.grade([(r"\boxed{2x+1}", "1+2x")]) == [GOOD]
@@ -130,14 +95,27 @@ def test_the_answer_that_kills_its_worker_is_a_crash_and_the_next_one_is_graded(
     with Grader("boxed", "math_verify", deadline=30, workers=1) as grader:
         grader.submit("hangs", HANGING, HALF)
         wait_until_taken_up(grader)
-        (worker,) = children() - others
+        (nursery,) = children() - others
+        (process,) = children(nursery)
         grader.submit("right", r"\boxed{2x+1}", "1+2x")
-        os.kill(worker, signal.SIGKILL)
+        os.kill(process, signal.SIGKILL)
         assert grader.results() == {"hangs": Grade(0.0, True, "crash"), "right": GOOD}
-        (worker,) = children() - others
-        os.kill(worker, signal.SIGKILL)  # idle: no answer is to blame, the pool is rebuilt
-        time.sleep(0.5)
+        (process,) = children(nursery)
+        os.kill(process, signal.SIGKILL)  # idle: no answer is to blame
+        assert gone([process])
         assert grader.grade(RIGHT) == [GOOD] * len(RIGHT)
+
+
+def test_a_killed_nursery_is_replaced_and_takes_its_workers_with_it():
+    others = children()
+    with Grader("boxed", "fast", workers=2) as grader:
+        assert grader.grade(RIGHT[:2]) == [GOOD] * 2
+        (nursery,) = children() - others
+        workers = children(nursery)
+        os.kill(nursery, signal.SIGKILL)
+        assert gone(workers | {nursery})
+        assert grader.grade(RIGHT[:2] * 4) == [GOOD] * 8
+    assert gone(children() - others)
 
 
 def test_close_kills_a_hanging_worker_at_once():
@@ -145,23 +123,41 @@ def test_close_kills_a_hanging_worker_at_once():
     grader = Grader("boxed", "math_verify", deadline=60, workers=2)
     grader.submit("hangs", HANGING, HALF)
     wait_until_taken_up(grader)
-    workers = children() - others
-    assert len(workers) == 2
+    (nursery,) = children() - others
+    workers = children(nursery)
     start = time.monotonic()
     grader.close()
     assert time.monotonic() - start < 2
-    assert children() == others
-    assert not any(alive(worker) for worker in workers)
+    assert len(workers) >= 1 and gone(workers | {nursery}, seconds=0)
+    grader.close()
+    assert grader.grade(RIGHT[:1]) == [GOOD]
     grader.close()
 
 
-def test_a_script_whose_workers_cannot_start_is_told_so(tmp_path):
-    script = tmp_path / "unguarded.py"
-    script.write_text('from fastgrpo.rewards import Grader\nGrader("boxed", "fast", workers=1).grade([(r"\\boxed{x+1}", "1+x")])\n')
+def test_workers_die_with_the_program_that_was_killed(tmp_path):
+    script = tmp_path / "unguarded.py"  # no `if __name__ == "__main__"` either: workers do not import it
+    script.write_text(
+        "import sys, time\nfrom fastgrpo.rewards import Grader\n"
+        "grader = Grader('boxed', 'math_verify', deadline=60, workers=1)\n"
+        "print(grader.grade([(r'\\boxed{x+1}', '1+x')])[0].reward, flush=True)\n"
+        f"grader.submit('hangs', r{HANGING!r}, '7')\ntime.sleep(60)\n".replace("\\\\", "\\")
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, timeout=60)
-    assert done.returncode == 1
-    assert SetupError.__name__ in done.stderr and "__main__" in done.stderr
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment) as program:
+        assert program.stdout.readline() == "1.0\n"
+        (nursery,) = children(program.pid)
+        workers = children(nursery)
+        assert workers and all(map(alive, workers))
+        program.kill()
+        assert gone(workers | {nursery})
+
+
+@pytest.mark.parametrize(("compat", "rewards"), [(False, [1.0, 0.0, 1.0]), (True, [0.0, 1.0, 0.0])])
+def test_compat_reaches_the_worker_the_cheap_decision_and_the_form(compat, rewards):
+    by_worker, by_decision, by_form = "55\N{DEGREE SIGN}", "3e-10", "4</answer> x"  # where the paper's grader differs from ours
+    with Grader("answer_tag", "fast", workers=1, compat=compat) as grader:
+        items = [(f"</think> <answer>{text}</answer>", gold) for text, gold in ((by_worker, "55"), (by_decision, "0"), (by_form, "4"))]
+        assert [grade.reward for grade in grader.grade(items)] == rewards
 
 
 @pytest.mark.parametrize("settings", [{"form": "fbox"}, {"verifier": "exact"}, {"deadline": 0}, {"deadline": float("nan")}, {"workers": 0}])

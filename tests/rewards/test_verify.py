@@ -1,6 +1,5 @@
 """What counts as equal, for both verifiers; the same cases through the cheap decision and through the worker's function."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastgrpo.rewards import boxed_answer, decide_without_symbols, equivalent, normalise, tagged_answer
-from fastgrpo.rewards.verify import gold_texts, judge
+from fastgrpo.rewards import decide_without_symbols, equivalent, normalise
+from fastgrpo.rewards.verify import gold_texts
+from fastgrpo.rewards.worker import judge
 
 ROOT = Path(__file__).parents[2]
-CASES = [json.loads(line) for line in (ROOT / "tests/fixtures/grader_cases.jsonl").read_text().splitlines()]
 
 EQUAL = [  # (answer, gold), equal for both verifiers
     (r"\dfrac{1}{2}", r"\frac12"),
@@ -21,6 +20,7 @@ EQUAL = [  # (answer, gold), equal for both verifiers
     (".25", r"\frac14"),
     (r"-\frac{3}{4}", r"\frac{-3}{4}"),
     (r"1\frac{1}{2}", r"\frac{3}{2}"),
+    ("-7 3/4", "-7.75"),
     (r"50\%", "50"),
     ("16,800,000", 16800000),
     ("1{,}000", "1000"),
@@ -29,7 +29,14 @@ EQUAL = [  # (answer, gold), equal for both verifiers
     ("142.0", 142),
     ("25", "025"),
     ("+7", "7"),
+    (r"\text{+2}", "+2\n"),
     ("4.", "4"),
+    (r"1\,000", "1000"),
+    ("204_5.", "204_{5}"),
+    (r"\frac{67}{3}\pi", r"67\pi/3"),
+    ("6 m", "$6m$"),
+    (r"106^\circ units", "106"),
+    (r"(\frac{n(n+1)}{2})", "n(n+1)/2"),
     ("$x = 5$", "5"),
     (r"5\text{ cm}^2", "5"),
     (r"10 \mathrm{~km}", "10"),
@@ -67,6 +74,9 @@ DIFFERENT = [  # different for both verifiers
     ("8", ["6", "7"]),
     (r"\frac{1}{0}", r"\frac{2}{0}"),
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 12 \end{pmatrix}"),
+    ("1 4", "14"),
+    ("silent", r"\text{listen}"),
+    ("100000000000000001", "100000000000000000"),
 ]
 MATH_VERIFY_ONLY = [  # `fast` asks for the simplest form, the same order and short exponents
     (r"\frac{2}{4}", r"\frac{1}{2}"),
@@ -106,13 +116,6 @@ def test_the_cheap_decision_never_contradicts_a_worker(answer, gold, verifier):
     assert decide_without_symbols(answer, gold) in (None, equivalent(answer, gold, verifier))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['verifier']}-{case['response'][-30:]}")
-def test_recorded_cases_get_the_recorded_reward_and_form(case):
-    answer, formatted = (tagged_answer if case["template_fn"] == "answer_tag_reward_fn" else boxed_answer)(case["response"])
-    equal = answer is not None and equivalent(answer, case["gold"], case["verifier"])
-    assert (float(equal), formatted) == (case["reward"], case["formatted"])
-
-
 @given(st.integers(-(10**9), 10**9), st.integers(-(10**9), 10**9))
 def test_spellings_of_integers_are_decided_by_value_without_symbols(number, other):
     for spelling in (f"{number:,}", f"{number}.0", f"${number}$", f" {number} ", f"{number}\\%", f"x={number}", f"{number} metres"):
@@ -148,7 +151,21 @@ def test_an_answer_is_never_evaluated_as_code(verifier, tmp_path):
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("answer", ["9^9^9^9", "9^{9^{9^9}}", "99999999!", "2^{99999999}", "(((x+1)", "\\frac{", "\x00\x07", "x" * 400])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "9^9^9^9",
+        "9^{9^{9^9}}",
+        "99999999!",
+        "2^{99999999}",
+        "(" * 12 + "9^9" + ")^9" * 12,
+        "((9!)^9)!",
+        "(((x+1)",
+        "\\frac{",
+        "\x00\x07",
+        "x" * 400,
+    ],
+)
 def test_fast_refuses_heavy_and_broken_expressions_without_computing_them(answer):
     assert judge(answer, r"\frac{1}{2}", "fast") is False
 
