@@ -9,118 +9,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from fastgrpo.config_errors import invalid, unknown
+from fastgrpo.config_sections import (
+    RULES,
+    CheckpointConfig,
+    DataConfig,
+    EvalConfig,
+    HealthConfig,
+    LearnerConfig,
+    LossConfig,
+    RewardConfig,
+    RolloutConfig,
+    SamplingConfig,
+)
 from fastgrpo.errors import InputError
 from fastgrpo.settings_file import Setting, read_overrides, read_source, yaml_line
 
-_RULES = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-Sources = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else _as_tuple(given))]
-"""One name or a list of them."""
-
-Numbers = Annotated[tuple[float, ...], BeforeValidator(lambda given: _as_tuple(given))]
-
-
-Way = Literal["sampled", "greedy"]
-Ways = Annotated[tuple[Way, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else _as_tuple(given))]
-
-
-class DataConfig(BaseModel):
-    model_config = _RULES
-    train: str = Field(min_length=1, description="problems to train on: builtin:NAME@SPLIT, a file, or ORG/NAME@SPLIT")
-    eval: Sources = Field(default=(), description="problem sets to evaluate on, written as data.train is")
-    problem: str = Field(default="problem", min_length=1, description="column that holds the question")
-    answer: str = Field(default="answer", min_length=1, description="column that holds the gold answer")
-
-
-class LossConfig(BaseModel):
-    model_config = _RULES
-    type: Literal["dr_grpo", "grpo", "grpo_no_std", "grpo_no_length", "token_mean"] = Field(
-        description="how advantages are scaled and tokens averaged"
-    )
-    clip_low: float = Field(default=0.2, ge=0, le=1, description="a ratio below 1 - clip_low is clipped")
-    clip_high: float = Field(default=0.2, ge=0, description="a ratio above 1 + clip_high is clipped")
-    delta: float | None = Field(default=None, gt=1, description="cap of the ratio where the advantage is negative; null is no cap")
-    beta: float = Field(default=0.0, ge=0, description="weight of the KL penalty; above 0 a reference model is loaded")
-    entropy_coef: float = Field(default=0.0, ge=0, description="weight of the entropy bonus")
-    tis_cap: float | None = Field(default=None, gt=0, description="cap of the weight exp(old - sampler logprob); null is no correction")
-    truncation: Literal["zero_reward", "mask", "keep", "soft"] = Field(
-        default="zero_reward", description="what becomes of a response cut off at max_new_tokens"
-    )
-
-    @field_validator("delta")
-    @classmethod
-    def _above_the_clip(cls, delta: float | None, info: ValidationInfo) -> float | None:
-        clip_high = info.data.get("clip_high")
-        if delta is not None and clip_high is not None and delta <= 1 + clip_high:
-            raise ValueError(f"it must be above 1 + loss.clip_high = {1 + clip_high:g}, the ratio at which clipping begins")
-        return delta
-
-
-class RewardConfig(BaseModel):
-    model_config = _RULES
-    function: Sources = Field(
-        default=(),
-        description="FILE.py:NAME of a reward function, or a list; `verifier` is the built-in one; empty, without url, is it alone",
-    )
-    url: str = Field(default="", description="a server that is sent responses as JSON and answers with rewards")
-    weights: Numbers = Field(default=(), description="one for each reward function, then one for the url; empty is 1 each")
-    deadline: float = Field(default=60.0, gt=0, description="seconds for one call of a reward function or of the url")
-    workers: int = Field(default=2, ge=1, description="processes that run reward functions")
-    compat: bool = Field(default=False, description="repeat the paper's grader where it is plainly wrong, too")
-    preflight: bool = Field(default=True, description="before training, check that golds grade as right and wrong answers as wrong")
-
-    @field_validator("weights")
-    @classmethod
-    def _one_each(cls, weights: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
-        rewards = len(info.data.get("function", ())) + bool(info.data.get("url"))
-        if weights and len(weights) != rewards:
-            raise ValueError(f"it needs one weight for each of the {rewards} rewards in reward.function and reward.url")
-        return weights
-
-
-class SamplingConfig(BaseModel):
-    model_config = _RULES
-    refill: int = Field(default=0, ge=0, description="how often a group without signal is replaced by another prompt's, at most")
-
-
-class RolloutConfig(BaseModel):
-    model_config = _RULES
-    engine: Literal["native"] = Field(default="native", description="what samples the responses")
-
-
-class LearnerConfig(BaseModel):
-    model_config = _RULES
-    engine: Literal["native"] = Field(default="native", description="what computes gradients and updates the weights")
-
-
-class EvalConfig(BaseModel):
-    model_config = _RULES
-    every: int = Field(default=0, ge=0, description="steps between evaluations; 0 is only before and after training")
-    ways: Ways = Field(default=("sampled", "greedy"), min_length=1, description="sampled at the training temperature, greedy, or both")
-    verifier: Literal["fast", "math_verify"] = Field(default="math_verify", description="how evaluation compares answers")
-
-
-class CheckpointConfig(BaseModel):
-    model_config = _RULES
-    every: int = Field(default=0, ge=0, description="steps between checkpoints; 0 is only the last")
-    best: Literal["none", "greedy_average", "greedy_pooled", "sampled_average", "sampled_pooled"] = Field(
-        default="none", description="keep the checkpoint with the highest such accuracy: the mean over problem sets, or over problems"
-    )
-
-
-class HealthConfig(BaseModel):
-    model_config = _RULES
-    steps_without_signal: int = Field(default=20, ge=1, description="stop after so many steps in which no group had two different rewards")
-
 
 class Config(BaseModel):
-    model_config = _RULES
+    model_config = RULES
     model: str = Field(min_length=1, description="builtin:base, a directory, or ORG/NAME on the Hub")
     template: Literal["r1", "qwen_math", "no", "4-shot", "open-reasoner-zero", "prime-zero"] = Field(
         description="the prompt around the question"
@@ -157,6 +69,16 @@ class Config(BaseModel):
         if prompts is not None and samples is not None and prompts * samples % updates:
             raise ValueError(f"it must divide prompts_per_step * samples_per_prompt = {prompts} * {samples} = {prompts * samples}")
         return updates
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _best_is_evaluated(cls, checkpoint: CheckpointConfig, info: ValidationInfo) -> CheckpointConfig:
+        data, evaluation = info.data.get("data"), info.data.get("eval")
+        if checkpoint.best != "none" and data is not None and evaluation is not None:
+            way = checkpoint.best.partition("_")[0]
+            if not data.eval or way not in evaluation.ways:
+                raise ValueError(f"checkpoint.best is {checkpoint.best}; it needs problem sets in data.eval, and {way} in eval.ways")
+        return checkpoint
 
     @field_validator("old_logprobs")
     @classmethod
@@ -209,10 +131,6 @@ def to_yaml(resolved: ResolvedConfig) -> str:
         line = ("  " if parent else "") + yaml_line(name, value)
         lines.append(f"{line:<48}  # {' '.join(origin.split())}")
     return "\n".join(lines) + "\n"
-
-
-def _as_tuple(given: object) -> object:
-    return tuple(given) if isinstance(given, list) else given
 
 
 def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

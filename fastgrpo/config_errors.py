@@ -19,7 +19,10 @@ def invalid(
     """One line for each setting that pydantic refused, or missed in `source`."""
     lines = {}
     for item in error.errors():
-        key = next(key for n in (1, 2) if (key := ".".join(map(str, item["loc"][:n]))) in fields)
+        key = next((key for n in (1, 2) if (key := ".".join(map(str, item["loc"][:n]))) in fields), None)
+        if key is None:  # a rule over several settings, which names them itself
+            lines[str(item["loc"])] = f"{source}: {item['ctx']['error']}"
+            continue
         allowed = f"it must be {_allowed(fields[key])} ({fields[key].description})"
         if item["type"] != "missing":
             reason = str(item["ctx"]["error"]) if item["type"] == "value_error" else allowed
@@ -35,8 +38,10 @@ def _allowed(field: FieldInfo) -> str:
     optional = " or null" if type(None) in get_args(field.annotation) else ""
     if get_origin(field.annotation) is Literal:
         return ("one of " if len(kinds) > 1 else "") + ", ".join(kinds)
+    if get_origin(field.annotation) is tuple and get_origin(kinds[0]) is Literal:
+        return f"one or a list of {', '.join(get_args(kinds[0]))}"
     if get_origin(field.annotation) is tuple:
-        return "text or a list of texts, [] for none"
+        return "a list of numbers, [] for none" if kinds[0] is float else "text or a list of texts, [] for none"
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     bounds = [f"{sign} {getattr(limit, name)}" for limit in field.metadata for name, sign in signs.items() if hasattr(limit, name)]
     kind = {int: "a whole number", float: "a number", str: "text, in quotes if it looks like a number"}[kinds[0]]

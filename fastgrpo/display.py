@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+
+from fastgrpo.accuracy import average, pooled
+
+if TYPE_CHECKING:
+    from fastgrpo.benchmark import Outcome
 
 SHOWN = 12  # steps that the live table keeps in sight
 COLUMNS = ("step", "reward", "length", "cut", "silent", "entropy", "clip", "|grad|", "tok/s", "sec")
@@ -97,7 +103,7 @@ def step_cells(row: dict) -> tuple[str, ...]:
     clipped = sum(update["clip_low"] + update["clip_high"] for update in updates) / len(updates)
     return (
         str(row["step"]),
-        f"{row['reward']:.3f}",
+        "none" if row["reward"] is None else f"{row['reward']:.3f}",
         f"{row['length']:.0f}",
         f"{row['truncated']:.0%}",
         f"{row['zero_signal']:.0%}",
@@ -119,21 +125,54 @@ def steps_table(rows: list[dict]) -> Table:
 
 
 def evaluation_lines(row: dict) -> list[str]:
-    """One line a problem set."""
-    return [
-        f"step {row['step']}: sampled {ways['sampled']['accuracy']:.1%}, greedy {ways['greedy']['accuracy']:.1%} right "
-        f"of {ways['greedy']['problems']} in {source}"
-        for source, ways in row["evaluation"].items()
-    ]
+    """One line a problem set, and one when a new best checkpoint was kept."""
+    names = dict.fromkeys(name for sets in row["evaluation"].values() for name in sets)
+    lines = []
+    for name in names:
+        ways = {way: sets[name] for way, sets in row["evaluation"].items()}
+        shares = ", ".join(f"{way} {found['accuracy']:.1%}" for way, found in ways.items())
+        lines.append(f"step {row['step']}: {shares} right of {next(iter(ways.values()))['problems']} in {name}")
+    if row.get("best"):
+        lines.append(f"step {row['step']}: the best checkpoint so far, {row['metric']:.1%}")
+    return lines
 
 
 def closing_table(summary: dict) -> Table | str:
     """Held-out accuracy before and after, or only the time where nothing was held out."""
-    if summary["accuracy_before"] is None:
+    ways = [(way, key) for way, key in (("sampled", "accuracy"), ("greedy", "greedy")) if summary[key + "_before"] is not None]
+    if not ways:
         return f"{summary['steps']} steps in {summary['seconds']:.0f} s, no held-out problems"
     table = Table(title=f"{summary['steps']} steps in {summary['seconds']:.0f} s", title_justify="left")
     for name in ("held-out accuracy", "before", "after"):
         table.add_column(name, justify="left" if name.startswith("held") else "right")
-    for label, key in (("sampled", "accuracy"), ("greedy", "greedy")):
-        table.add_row(label, f"{summary[key + '_before']:.1%}", f"{summary[key + '_after']:.1%}")
+    for way, key in ways:
+        table.add_row(way, f"{summary[key + '_before']:.1%}", f"{summary[key + '_after']:.1%}")
     return table
+
+
+def outcome_table(outcome: Outcome) -> Table:
+    """Accuracies in % with 95 % intervals, beside the published ones where there are any; mean and longest response in tokens."""
+    protocol, published = outcome.protocol, outcome.published
+    way = "greedy" if protocol.temperature == 0 else f"temperature {protocol.temperature:g}"
+    title = f"{protocol.model}, template {protocol.template}, {way}, {protocol.max_new_tokens} tokens, {protocol.verifier}"
+    several = protocol.n > 1
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1))
+    head = ["set", "n", f"avg@{protocol.n}" if several else "right", "95 %"] + [f"pass@{protocol.n}"] * several
+    for name in head + ["paper"] * bool(published) + ["length", "max", "cut", "formed", "odd"]:
+        table.add_column(name, justify="left" if name == "set" else "right", no_wrap=True)
+    for name, found in outcome.evaluations.items():
+        cells = [name, str(found.problems), _percent(found.accuracy), f"{_percent(found.low)}-{_percent(found.high)}"]
+        cells += [_percent(found.pass_at[protocol.n])] * several
+        cells += [_percent(published[name]) if name in published else ""] * bool(published)
+        odd = sum(count for status, count in found.grading.items() if status != "ok")
+        table.add_row(*cells, f"{found.length:.0f}", str(found.length_max), _percent(found.truncated), _percent(found.formatted), str(odd))
+    problems = sum(found.problems for found in outcome.evaluations.values())
+    total = [_percent(sum(published.values()) / len(published))] if set(published) == set(outcome.evaluations) else []
+    table.add_row("average", "", _percent(average(outcome.evaluations)), "", *[""] * several, *total)
+    table.add_row("pooled", str(problems), _percent(pooled(outcome.evaluations)))
+    table.caption = "right, cut and formed in %; odd: responses that the grader could not read or gave up on"
+    return table
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"

@@ -1,83 +1,111 @@
-"""Held-out accuracy: the same rollouts and grader as in training, with seeds of their own, so that evaluating changes no training."""
+"""Accuracy on problem sets, during training and by itself: one code path, with seeds of its own, so that evaluating changes no training."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from statistics import fmean
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fastgrpo.types import Prompt, Sampling
+from fastgrpo.accuracy import Evaluation, Prediction, average, measure, pooled, predict
+from fastgrpo.types import Prompt, Response, SampleKey, Sampling
 
 if TYPE_CHECKING:
     from fastgrpo.rewards import Grader
-    from fastgrpo.rollout import RolloutEngine
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """One response to each problem: shares of right, well-formed and truncated ones; lengths in tokens. A truncated one is never right."""
-
-    problems: int
-    accuracy: float
-    formatted: float
-    truncated: float
-    length: float
-    length_max: int
-
+    from fastgrpo.rollout import Sampler
 
 Evaluations = Mapping[str, Mapping[str, Evaluation]]
-"""By problem set, then by way of drawing: "sampled" at the training temperature, or "greedy"."""
+"""By way of drawing ("sampled" or "greedy"), then by problem set."""
 
 
-def evaluate_sets(
-    engine: RolloutEngine, grader: Grader, held_out: Mapping[str, Sequence[Prompt]], sampled: Sampling, seed: int
-) -> dict[str, dict[str, Evaluation]]:
-    """Every problem set, both ways of drawing."""
-    ways = {"sampled": sampled, "greedy": replace(sampled, temperature=0.0)}
-    return {
-        source: {way: evaluate(engine, grader, prompts, sampling, seed) for way, sampling in ways.items()}
-        for source, prompts in held_out.items()
-    }
+def evaluate_ways(
+    sampler: Sampler, grader: Grader, sets: Mapping[str, Sequence[Prompt]], ways: Sequence[str], sampled: Sampling, seed: int
+) -> tuple[dict[str, dict[str, Evaluation]], dict[str, list[Prediction]]]:
+    """Every problem set, one response to each problem in each way; the numbers, and all predictions by way."""
+    evaluations, predictions = {}, {}
+    for way in ways:
+        sampling = replace(sampled, temperature=0.0) if way == "greedy" else sampled
+        found = {name: evaluate(sampler, grader, name, prompts, 1, sampling, seed) for name, prompts in sets.items()}
+        evaluations[way] = {name: measure(rows) for name, rows in found.items()}
+        predictions[way] = [row for rows in found.values() for row in rows]
+    return evaluations, predictions
 
 
-def evaluate(engine: RolloutEngine, grader: Grader, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> Evaluation:
-    """Samples and grades one response to each prompt; the seed and the prompt's id alone fix it, never the step of training."""
-    seeds = [[request_seed(seed, "evaluate", prompt.id)] for prompt in prompts]
-    rollouts = [group[0] for group in engine.generate(prompts, 1, sampling, seeds)]
-    grades = grader.grade((rollout.text, prompt.answer) for rollout, prompt in zip(rollouts, prompts, strict=True))
-    lengths = [len(rollout.token_ids) for rollout in rollouts]
-    return Evaluation(
-        problems=len(prompts),
-        accuracy=fmean(grade.reward * (not rollout.truncated) for grade, rollout in zip(grades, rollouts, strict=True)),
-        formatted=fmean(grade.formatted for grade in grades),
-        truncated=fmean(rollout.truncated for rollout in rollouts),
-        length=fmean(lengths),
-        length_max=max(lengths),
-    )
+def evaluate(
+    sampler: Sampler,
+    grader: Grader,
+    name: str,
+    prompts: Sequence[Prompt],
+    n: int,
+    sampling: Sampling,
+    seed: int,
+    *,
+    keep_truncated: bool = False,
+    known: Mapping[SampleKey, Response] | None = None,
+    on_response: Callable[[SampleKey, Response], None] | None = None,
+) -> list[Prediction]:
+    """n graded responses to each prompt of the set `name`, in order. Grading goes on while others are still sampled.
+
+    `known` responses, of an earlier attempt, are graded but not drawn again; `on_response` is told each new one as it ends. The
+    seed, the prompt's id and the sample's number fix a response, never the step of training or its company.
+    """
+    responses: dict[SampleKey, Response] = dict(known or {})
+    golds = {prompt.id: prompt.answer for prompt in prompts}
+    for key, response in responses.items():
+        grader.submit(key, response.text, golds[key[0]])
+
+    def finish(key: SampleKey, response: Response) -> None:
+        responses[key] = response
+        if on_response is not None:
+            on_response(key, response)
+        grader.submit(key, response.text, golds[key[0]])
+
+    _draw(sampler, prompts, n, sampling, seed, set(responses), finish)
+    grades = grader.results()
+    return [
+        predict(name, prompt, sample, responses[prompt.id, sample], grades[prompt.id, sample], keep_truncated)
+        for prompt in prompts
+        for sample in range(n)
+    ]
+
+
+def _draw(sampler: Sampler, prompts: Sequence[Prompt], n: int, sampling: Sampling, seed: int, known: set[SampleKey], finish) -> None:
+    """Draws what is not known: whole prompts together, so that a prompt is read once; of begun ones only the missing samples."""
+    missing = {prompt.id: [sample for sample in range(n) if (prompt.id, sample) not in known] for prompt in prompts}
+    fresh = [prompt for prompt in prompts if len(missing[prompt.id]) == n]
+    begun = [(prompt, sample) for prompt in prompts for sample in missing[prompt.id] if len(missing[prompt.id]) < n]
+    if fresh:
+        seeds = [[request_seed(seed, "evaluate", prompt.id, sample) for sample in range(n)] for prompt in fresh]
+        sampler.generate(fresh, n, sampling, seeds, on_finished=lambda i, j, response: finish((fresh[i].id, j), response))
+    if begun:
+        seeds = [[request_seed(seed, "evaluate", prompt.id, sample)] for prompt, sample in begun]
+        alone = [prompt for prompt, _ in begun]
+        sampler.generate(alone, 1, sampling, seeds, on_finished=lambda i, j, response: finish((alone[i].id, begun[i][1]), response))
 
 
 def summary(before: Evaluations, after: Evaluations, steps: int, seconds: float) -> dict:
     """What summary.json holds: accuracies pooled over all held-out problems (None without any), and each set's own."""
     return {
-        "accuracy_before": _pooled_accuracy(before, "sampled"),
-        "accuracy_after": _pooled_accuracy(after, "sampled"),
-        "greedy_before": _pooled_accuracy(before, "greedy"),
-        "greedy_after": _pooled_accuracy(after, "greedy"),
-        "problems": sum(ways["sampled"].problems for ways in after.values()),
+        "accuracy_before": pooled(before.get("sampled", {})),
+        "accuracy_after": pooled(after.get("sampled", {})),
+        "greedy_before": pooled(before.get("greedy", {})),
+        "greedy_after": pooled(after.get("greedy", {})),
+        "greedy_average_before": average(before.get("greedy", {})),
+        "greedy_average_after": average(after.get("greedy", {})),
+        "problems": max((sum(e.problems for e in sets.values()) for sets in after.values()), default=0),
         "steps": steps,
         "seconds": round(seconds, 1),
         "sets": {
-            source: {"before": before[source]["sampled"].accuracy, "after": ways["sampled"].accuracy} for source, ways in after.items()
+            way: {name: {"before": before[way][name].accuracy, "after": e.accuracy} for name, e in sets.items()}
+            for way, sets in after.items()
         },
     }
 
 
-def _pooled_accuracy(evaluations: Evaluations, way: str) -> float | None:
-    counts = [(ways[way].problems, ways[way].accuracy) for ways in evaluations.values()]
-    total = sum(problems for problems, _ in counts)
-    return sum(problems * accuracy for problems, accuracy in counts) / total if total else None
+def chosen_metric(evaluations: Evaluations, choice: str) -> float | None:
+    """The accuracy that `checkpoint.best` names, such as greedy_average; None where it was not evaluated."""
+    way, _, over = choice.partition("_")
+    return {"average": average, "pooled": pooled}[over](evaluations.get(way, {}))
 
 
 def request_seed(*parts: object) -> int:

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastgrpo.checkpoint import save_policy
+from fastgrpo.checkpoint import Checkpoints
 from fastgrpo.config import Config, ResolvedConfig, to_yaml
-from fastgrpo.data import load_problems, render_prompts
+from fastgrpo.data import ProblemSet, load_problems, render_prompts
 from fastgrpo.errors import InputError, SetupError
-from fastgrpo.pretrain import base_model_directory
-from fastgrpo.rewards import Grader
+from fastgrpo.model_source import model_directory, require_model
+from fastgrpo.rewards import Grader, Scorer, require_rewards
+from fastgrpo.rewards.preflight import require_working_functions, require_working_grader
 from fastgrpo.run import Observer, Run, require_usable
 from fastgrpo.templates import TEMPLATES
 
 if TYPE_CHECKING:
     from fastgrpo.trainer import Parts
-    from fastgrpo.types import Problem, Prompt
-
-BUILTIN_MODEL = "builtin:base"
-MODEL_FILES = {"config.json": ["config.json"], "weights": ["*.safetensors", "*.bin"], "a tokenizer": ["tokenizer*", "vocab*"]}
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+    from fastgrpo.types import Prompt
 
 
 def launch(resolved: ResolvedConfig, observer: Observer) -> tuple[dict, Path]:
@@ -35,51 +32,99 @@ def launch(resolved: ResolvedConfig, observer: Observer) -> tuple[dict, Path]:
     require_one_process()
     require_usable(directory)
     require_model(config.model)
+    require_rewards(config.reward.function, config.reward.url)
     sources = (config.data.train, *config.data.eval)
-    problems = {source: load_problems(source, config.data.problem, config.data.answer) for source in sources}
+    sets = {source: load_problems(source, config.data.problem, config.data.answer) for source in sources}
     observer.begin(name, config.steps)
     try:
-        return _run(resolved, directory, problems, observer), directory
+        return _run(resolved, directory, sets, observer), directory
     finally:
         observer.end()
 
 
-def _run(resolved: ResolvedConfig, directory: Path, problems: Mapping[str, list[Problem]], observer: Observer) -> dict:
+def _run(resolved: ResolvedConfig, directory: Path, sets: Mapping[str, ProblemSet], observer: Observer) -> dict:
     """The heavy part: torch is loaded only here, seconds that nobody with a wrong setting should wait for."""
-    from fastgrpo.model import load_model, load_tokenizer
-    from fastgrpo.trainer import train
-
     config, said = resolved.config, []
+    keep = said.append  # until there is a log
 
     def say(text: str) -> None:
-        said.append(text)
+        keep(text)
         observer.note(text)
 
-    path = model_directory(config.model, observer, say)
-    tokenizer = load_tokenizer(path)
-    prompts = render_all(problems, config, tokenizer, say)
-    model = load_model(path, config.dtype)
-    reference = load_model(path, config.dtype) if config.loss.beta > 0 else None
-    say(f"model: {path}, {sum(parameter.numel() for parameter in model.parameters()):,} parameters in {config.dtype}")
-    with Run(directory, observer) as run, Grader(TEMPLATES[config.template].answer_form, config.verifier) as grader:
+    for line in (line for found in sets.values() for line in (*found.warnings, *found.skipped_lines())):
+        say(line)
+    with contextlib.ExitStack() as stack:
+        scorer, grader = open_rewards(config, stack, say)
+        observer.phase("checking rewards")
+        check_rewards(config, sets[config.data.train], scorer)
+
+        from fastgrpo.model import load_model, load_tokenizer
+        from fastgrpo.trainer import train
+
+        observer.phase("loading the model")
+        path = model_directory(config.model, say)
+        tokenizer = load_tokenizer(path)
+        prompts = render_all(sets, config, tokenizer, say)
+        model = load_model(path, config.dtype)
+        require_context(model, prompts, config.max_new_tokens)
+        reference = load_model(path, config.dtype) if config.loss.beta > 0 else None
+        say(f"model: {path}, {sum(parameter.numel() for parameter in model.parameters()):,} parameters in {config.dtype}")
+        run = stack.enter_context(Run(directory, observer))
         run.log("\n".join(said))
+        keep = run.log
         run.write("config.yaml", to_yaml(resolved))
-        summary = train(config, build_parts(config, model, reference, tokenizer, prompts, grader, run), run)
+        summary = train(config, build_parts(config, model, reference, tokenizer, prompts, scorer, grader, run), run)
         run.write("summary.json", json.dumps(summary, indent=1) + "\n")
     return summary
 
 
-def render_all(problems: Mapping[str, list[Problem]], config: Config, tokenizer, say: Callable[[str], None]) -> dict[str, list[Prompt]]:
+def open_rewards(config: Config, stack: contextlib.ExitStack, say: Callable[[str], None]) -> tuple[Scorer, Grader]:
+    """The scorer of training and the grader of evaluation: the same worker processes where both compare answers alike."""
+    form, compat = TEMPLATES[config.template].answer_form, config.reward.compat
+    grader = stack.enter_context(Grader(form, config.verifier, compat=compat))
+    scorer = Scorer(
+        *(grader, config.reward.function, config.reward.url, config.reward.weights, config.samples_per_prompt),
+        deadline=config.reward.deadline,
+        workers=config.reward.workers,
+        say=say,
+    )
+    stack.enter_context(scorer)
+    if config.data.eval and config.eval.verifier != config.verifier:
+        grader = stack.enter_context(Grader(form, config.eval.verifier, compat=compat))
+    return scorer, grader
+
+
+def check_rewards(config: Config, training: ProblemSet, scorer: Scorer) -> None:
+    """Before any long work: golds must grade as right and others as wrong, and reward functions must answer."""
+    form, functions = TEMPLATES[config.template].answer_form, config.reward.function
+    if config.reward.preflight and ("verifier" in functions or not (functions or config.reward.url)):
+        require_working_grader(training.source, training.problems, form, scorer.grader)
+    if config.reward.preflight and (config.reward.url or set(functions) - {"verifier"}):
+        require_working_functions(training.problems, form, scorer, config.samples_per_prompt)
+
+
+def render_all(sets: Mapping[str, ProblemSet], config: Config, tokenizer, say: Callable[[str], None]) -> dict[str, list[Prompt]]:
     """The prompts of every source; says how many were dropped, and shows the first with its white space."""
     template, prompts = TEMPLATES[config.template], {}
-    for source, rows in problems.items():
-        prompts[source], dropped = render_prompts(rows, template, tokenizer, config.max_prompt_tokens)
+    for source, found in sets.items():
+        prompts[source], dropped = render_prompts(found.problems, template, tokenizer, config.max_prompt_tokens)
         say(f"{source}: {len(prompts[source])} prompts, {dropped} longer than {config.max_prompt_tokens} tokens and dropped")
-    say(f"first prompt: {template.render(problems[config.data.train][0].problem)!r}")
+    say(f"first prompt: {template.render(sets[config.data.train].problems[0].problem)!r}")
     return prompts
 
 
-def build_parts(config: Config, model, reference, tokenizer, prompts: Mapping[str, list[Prompt]], grader: Grader, run: Run) -> Parts:
+def require_context(model, prompts: Mapping[str, list[Prompt]], max_new_tokens: int) -> None:
+    """Raises InputError where a prompt and its response may outgrow the positions that the model knows."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    longest = max(len(prompt.token_ids) for found in prompts.values() for prompt in found)
+    if context is not None and longest + max_new_tokens > context:
+        raise InputError(
+            f"the longest prompt has {longest} tokens, and max_new_tokens={max_new_tokens} more exceed the model's context of {context}: "
+            "lower max_prompt_tokens or max_new_tokens"
+        )
+
+
+def build_parts(config: Config, model, reference, tokenizer, prompts: Mapping[str, list[Prompt]], scorer, grader, run: Run) -> Parts:
     """Learner and engine on the same weights, with all that the loop needs; `reference` is None without a KL term."""
     from fastgrpo.learner.native import NativeLearner
     from fastgrpo.rollout.native import NativeEngine
@@ -89,47 +134,14 @@ def build_parts(config: Config, model, reference, tokenizer, prompts: Mapping[st
     return Parts(
         engine=engines[config.rollout.engine](model, tokenizer),
         learner=learners[config.learner.engine](model, config.loss, config.temperature, lambda update: config.lr, config.grad_clip),
+        scorer=scorer,
         grader=grader,
         prompts=prompts[config.data.train],
         held_out={source: prompts[source] for source in config.data.eval},
         reference=reference,
         stop=TEMPLATES[config.template].stop,
-        save=lambda step: save_policy(run.directory / "checkpoints", step, model, tokenizer),
+        checkpoints=Checkpoints(run.directory / "checkpoints", model, tokenizer),
     )
-
-
-def model_directory(model: str, observer: Observer, say: Callable[[str], None]) -> str:
-    """The path or hub id to load; the built-in base model is made, or taken from the cache."""
-    if model == BUILTIN_MODEL:
-        observer.phase("base model")
-        return str(base_model_directory(cache_directory(), say))
-    return model
-
-
-def cache_directory() -> Path:
-    """FASTGRPO_CACHE, or fastgrpo below the user's cache directory; made if need be. Raises SetupError where it cannot be."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastgrpo"
-    directory = Path(os.environ.get("FASTGRPO_CACHE") or default)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SetupError(f"the cache {directory} cannot be made: {error.strerror}; set FASTGRPO_CACHE to another directory") from error
-    return directory
-
-
-def require_model(model: str) -> None:
-    """Raises InputError for what cannot be a model, before anything heavy is loaded; whether the Hub has a name is seen later."""
-    allowed = f"it can be {BUILTIN_MODEL}, a model directory, or ORG/NAME on the Hub"
-    if model == BUILTIN_MODEL:
-        cache_directory()
-    elif model.startswith("builtin:"):
-        raise InputError(f"model={model} does not exist; {allowed}")
-    elif Path(model).exists():
-        missing = [part for part, patterns in MODEL_FILES.items() if not any(any(Path(model).glob(pattern)) for pattern in patterns)]
-        if missing:
-            raise InputError(f"model={model} is not a Hugging Face model directory: it lacks {', '.join(missing)}; {allowed}")
-    elif not HUB_ID.fullmatch(model):
-        raise InputError(f"model={model}: no such directory; {allowed}")
 
 
 def require_one_process() -> None:

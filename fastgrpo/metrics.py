@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
-from fastgrpo.types import ScoredGroup
+from fastgrpo.types import GRADE_STATUSES, Grade, ScoredGroup
 
 
 def merge(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -20,16 +20,27 @@ def merge(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return total
 
 
+def experience_metrics(groups: Sequence[ScoredGroup], drawn: Sequence[ScoredGroup]) -> dict:
+    """What a step learns from, and `refill`: how many groups were drawn beyond the first, how many took a silent one's place,
+    and the mean reward over all that were drawn, which the choice of groups cannot flatter."""
+    replaced = len({group.prompt.id for group in groups} - {group.prompt.id for group in drawn[: len(groups)]})
+    refill = {"drawn": len(drawn) - len(groups), "replaced": replaced, "reward": _mean(_scored(drawn))}
+    return rollout_metrics(groups) | ({"refill": refill} if len(drawn) > len(groups) else {})
+
+
 def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict:
-    """Reward, lengths (tokens; of right and wrong responses apart), truncation, groups without signal, grader's statuses."""
+    """Reward (mean over scorable responses), lengths (tokens; of right and wrong responses apart), truncation, groups without
+    signal, grader's statuses. `right` is a positive grade of the verifier, or of the whole reward where the verifier has no part."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     grades = [grade for group in groups for grade in group.grades]
-    lengths = [len(rollout.token_ids) for rollout in rollouts]
-    right = [grade.reward > 0 and not rollout.truncated for grade, rollout in zip(grades, rollouts, strict=True)]  # as in evaluation
-    silent = [group for group in groups if not any(group.advantages)]
+    lengths = [rollout.length for rollout in rollouts]
+    right = [_positive(grade) and not rollout.truncated for grade, rollout in zip(grades, rollouts, strict=True)]  # as in evaluation
+    silent = [[reward for reward in group.rewards if reward is not None] for group in groups if not group.has_signal]
     statuses = [grade.status for grade in grades]
+    names = sorted({name for grade in grades for name in grade.parts})
     return {
-        "reward": fmean(reward for group in groups for reward in group.rewards),
+        "reward": _mean(_scored(groups)),
+        "rewards": {name: _mean(p for grade in grades if (p := grade.parts.get(name)) is not None) for name in names},
         "accuracy": fmean(right),
         "formatted": fmean(grade.formatted for grade in grades),
         "length": fmean(lengths),
@@ -38,11 +49,11 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict:
         "length_max": max(lengths),
         "truncated": fmean(rollout.truncated for rollout in rollouts),
         "zero_signal": len(silent) / len(groups),
-        "zero_signal_right": sum(min(group.rewards) > 0 for group in silent) / len(groups),
-        "zero_signal_wrong": sum(max(group.rewards) <= 0 for group in silent) / len(groups),
+        "zero_signal_right": sum(min(rewards, default=0) > 0 for rewards in silent) / len(groups),
+        "zero_signal_wrong": sum(max(rewards, default=1) <= 0 for rewards in silent) / len(groups),
         "duplicates": fmean(1 - len({rollout.token_ids for rollout in group.rollouts}) / len(group.rollouts) for group in groups),
         "response_tokens": sum(lengths),
-        "grading": {status: statuses.count(status) for status in ("ok", "timeout", "crash", "unparsable")},
+        "grading": {status: statuses.count(status) for status in GRADE_STATUSES},
     }
 
 
@@ -68,3 +79,12 @@ def update_metrics(stats: Mapping[str, float], grad_norm: float, lr: float) -> d
 def _mean(values: Iterable[float]) -> float | None:
     values = list(values)
     return fmean(values) if values else None
+
+
+def _scored(groups: Sequence[ScoredGroup]) -> list[float]:
+    return [reward for group in groups for reward in group.rewards if reward is not None]
+
+
+def _positive(grade: Grade) -> bool:
+    value = grade.parts.get("verifier", grade.reward)
+    return value is not None and value > 0

@@ -6,11 +6,13 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from fastgrpo.accuracy import Prediction
 from fastgrpo.errors import InputError, SetupError
+from fastgrpo.predictions import write_predictions
 from fastgrpo.types import ScoredGroup
 
 
@@ -37,7 +39,7 @@ class Run:
         self.started = time.monotonic()
         require_usable(directory)
         try:
-            for name in ("rollouts", "checkpoints", "logs"):
+            for name in ("rollouts", "evals", "checkpoints", "logs"):
                 (directory / name).mkdir(parents=True)
             self._metrics = (directory / "metrics.jsonl").open("a")
             self._log = (directory / "logs" / "rank_0.log").open("a")
@@ -65,6 +67,11 @@ class Run:
         self._log.write(f"{time.monotonic() - self.started:9.2f} s  {text}\n")
         self._log.flush()
 
+    def note(self, text: str) -> None:
+        """Says something to who watches, and to the log."""
+        self.log(text)
+        self.observer.note(text)
+
     def write(self, name: str, text: str) -> None:
         """Writes a whole file of the run directory."""
         (self.directory / name).write_text(text)
@@ -88,6 +95,7 @@ class Run:
                 "formatted": grade.formatted,
                 "grading": grade.status,
                 "reward": reward,
+                "rewards": json.dumps(dict(grade.parts)),
                 "advantage": advantage,
             }
             for group in groups
@@ -96,6 +104,10 @@ class Run:
             )
         ]
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), self.directory / "rollouts" / f"step_{step:06d}.parquet")
+
+    def write_predictions(self, step: int, predictions: Mapping[str, Sequence[Prediction]]) -> None:
+        """evals/step_N.parquet: a row for each graded response, with its way of drawing."""
+        write_predictions(self.directory / "evals" / f"step_{step:06d}.parquet", predictions)
 
     def close(self) -> None:
         self._metrics.close()

@@ -9,97 +9,71 @@ import dataclasses
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from fastgrpo.advantages import group_advantages, group_rewards
-from fastgrpo.data import draw_prompts
+from fastgrpo.checkpoint import Checkpoints
 from fastgrpo.errors import HealthError
-from fastgrpo.evaluate import Evaluations, evaluate_sets, request_seed, summary
+from fastgrpo.evaluate import Evaluations, chosen_metric, evaluate_ways, summary
+from fastgrpo.experience import Experience, collect
 from fastgrpo.faults import fault
 from fastgrpo.loss import needs_all_sequences, token_scales
-from fastgrpo.metrics import merge, rollout_metrics, update_metrics
+from fastgrpo.metrics import experience_metrics, merge, update_metrics
 from fastgrpo.model import DTYPES, model_logprobs
 from fastgrpo.packing import pack
-from fastgrpo.types import PackedBatch, Prompt, Rollout, Sampling, ScoredGroup, TrainingSequence
+from fastgrpo.types import GRADE_STATUSES, PackedBatch, Prompt, Sampling, ScoredGroup, TrainingSequence
 
 if TYPE_CHECKING:
     from torch import nn
 
     from fastgrpo.config import Config
     from fastgrpo.learner import Learner
-    from fastgrpo.rewards import Grader
+    from fastgrpo.rewards import Grader, Scorer
     from fastgrpo.rollout import RolloutEngine
     from fastgrpo.run import Run
+
+UNSCORABLE_STEPS = 3  # steps in a row without a single reward before a run ends: a server may be away for one
+GRADED_SHARE = 0.95  # of responses; below, something is wrong with grading rather than with the policy
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a run is made of. `held_out` maps the name of a problem set to its prompts; `reference` exists only with loss.beta > 0."""
+    """What a run is made of. `scorer` gives rewards, `grader` judges evaluations; `held_out` maps the name of a problem set to its
+    prompts; `reference` exists only with loss.beta > 0."""
 
     engine: RolloutEngine
     learner: Learner
+    scorer: Scorer
     grader: Grader
     prompts: Sequence[Prompt]
     held_out: Mapping[str, Sequence[Prompt]]
     reference: nn.Module | None
     stop: tuple[str, ...]
-    save: Callable[[int], object]
+    checkpoints: Checkpoints
 
 
 def train(config: Config, parts: Parts, run: Run) -> dict:
     """Runs all steps; returns the summary. Raises HealthError on a non-finite loss, or when rewards stop differing."""
     engine, learner = parts.engine, parts.learner
-    sampling = Sampling(config.temperature, config.max_new_tokens, parts.stop)
-    silent_steps, started = 0, time.monotonic()
+    health, started = Health(config, run), time.monotonic()
     engine.update_weights(learner.named_weights())
     before = evaluate_now(0, config, parts, run)
     for step in range(1, config.steps + 1):
         engine.update_weights(learner.named_weights())
         evaluate_and_save_when_due(step - 1, config, parts, run)
-        with run.phase("sample"):
-            fault("sample", step)
-            prompts = draw_prompts(parts.prompts, config.prompts_per_step, step, config.seed)
-            rollouts = sample_groups(prompts, step, config, parts, sampling)
-        with run.phase("grade"):
-            fault("grade", step)
-            groups = score_groups(prompts, rollouts, parts.grader, config)
-            run.write_rollouts(step, groups)
+        experience = collect(step, config, engine, parts.scorer, parts.prompts, parts.stop, run)
+        run.write_rollouts(step, experience.groups)
+        health.check_grading(step, experience)
         with run.phase("learn"):
-            updates = with_other_logprobs(pack_updates(groups, step, config), config, parts)
+            updates = with_other_logprobs(pack_updates(experience.groups, step, config), config, parts)
             learned = [update(packs, step, learner, config.lr) for packs in updates]
-        run.log_row({"step": step, **rollout_metrics(groups), "updates": learned})
-        silent_steps = 0 if any(any(group.advantages) for group in groups) else silent_steps + 1
-        check_signal(silent_steps, step, config)
+        run.log_row({"step": step, **experience_metrics(experience.groups, experience.drawn), "updates": learned})
+        health.check_signal(step, experience)
     engine.update_weights(learner.named_weights())
     after = evaluate_now(config.steps, config, parts, run)
     save(config.steps, parts, run)
     return summary(before, after, config.steps, time.monotonic() - started)
-
-
-def sample_groups(prompts: Sequence[Prompt], step: int, config: Config, parts: Parts, sampling: Sampling) -> list[tuple[Rollout, ...]]:
-    """G responses to each prompt; each goes to the grader as it ends."""
-
-    def submit(i: int, j: int, rollout: Rollout) -> None:
-        parts.grader.submit((i, j), rollout.text, prompts[i].answer)
-
-    seeds = [
-        [request_seed(config.seed, step, i, prompt.id, j) for j in range(config.samples_per_prompt)] for i, prompt in enumerate(prompts)
-    ]
-    rollouts = parts.engine.generate(prompts, config.samples_per_prompt, sampling, seeds, on_finished=submit)
-    parts.engine.sleep()
-    return rollouts
-
-
-def score_groups(prompts: Sequence[Prompt], rollouts: Sequence[tuple[Rollout, ...]], grader: Grader, config: Config) -> list[ScoredGroup]:
-    """Collects the grades of all submitted responses and turns each group's rewards into advantages."""
-    grades, groups = grader.results(), []
-    for i, (prompt, group) in enumerate(zip(prompts, rollouts, strict=True)):
-        verdicts = tuple(grades[i, j] for j in range(len(group)))
-        rewards = group_rewards(verdicts, group, config.loss.truncation, config.max_new_tokens)
-        groups.append(ScoredGroup(prompt, group, verdicts, rewards, group_advantages(rewards, config.loss.type)))
-    return groups
 
 
 def pack_updates(groups: Sequence[ScoredGroup], step: int, config: Config) -> list[list[PackedBatch]]:
@@ -159,26 +133,55 @@ def evaluate_and_save_when_due(step: int, config: Config, parts: Parts, run: Run
 def save(step: int, parts: Parts, run: Run) -> None:
     with run.phase("save"):
         fault("save", step)
-        parts.save(step)
+        parts.checkpoints.save(step)
 
 
 def evaluate_now(step: int, config: Config, parts: Parts, run: Run) -> Evaluations:
-    """Every held-out set under the engine's weights; logged as a row of its own."""
+    """Every held-out set under the engine's weights; logged as a row of its own, and the best checkpoint kept if that is asked."""
     with run.phase("evaluate"):
         fault("evaluate", step)
         sampled = Sampling(config.temperature, config.max_new_tokens, parts.stop)
-        results = evaluate_sets(parts.engine, parts.grader, parts.held_out, sampled, config.seed)
-    if results:
-        run.log_row({"step": step, "evaluation": {source: {way: asdict(e) for way, e in ways.items()} for source, ways in results.items()}})
+        results, predictions = evaluate_ways(parts.engine, parts.grader, parts.held_out, config.eval.ways, sampled, config.seed)
+    if parts.held_out:
+        run.write_predictions(step, predictions)
+        row = {"step": step, "evaluation": {way: {name: asdict(e) for name, e in sets.items()} for way, sets in results.items()}}
+        if config.checkpoint.best != "none":
+            metric = chosen_metric(results, config.checkpoint.best)
+            row |= {"metric": metric, "best": parts.checkpoints.keep_best(step, metric)}
+        run.log_row(row)
     return results
 
 
-def check_signal(silent_steps: int, step: int, config: Config) -> None:
-    if silent_steps >= config.health.steps_without_signal:
-        raise HealthError(
-            f"step {step}: no group had two different rewards for {silent_steps} steps, so nothing can be learned. "
-            "Look at the rollouts: all right means too easy problems, all wrong too hard ones or a grader that reads another format"
-        )
+class Health:
+    """Watches over the steps of a run: says when something looks wrong, raises HealthError when going on is useless."""
+
+    def __init__(self, config: Config, run: Run):
+        self.config, self.run = config, run
+        self.silent_steps = self.unscorable_steps = 0
+
+    def check_grading(self, step: int, experience: Experience) -> None:
+        statuses = [grade.status for group in experience.drawn for grade in group.grades]
+        ok = statuses.count("ok") / len(statuses)
+        if ok < GRADED_SHARE:
+            counts = ", ".join(f"{statuses.count(status)} {status}" for status in GRADE_STATUSES if status in statuses)
+            self.run.note(f"step {step}: only {ok:.0%} of the responses were graded in order: {counts}")
+        self.unscorable_steps = self.unscorable_steps + 1 if statuses.count("unscorable") == len(statuses) else 0
+        if self.unscorable_steps == UNSCORABLE_STEPS:
+            raise HealthError(
+                f"step {step}: no response got a reward for {UNSCORABLE_STEPS} steps. The first failure is in the log; "
+                "try the reward function or server by itself"
+            )
+
+    def check_signal(self, step: int, experience: Experience) -> None:
+        limit = self.config.health.steps_without_signal
+        self.silent_steps = 0 if any(group.has_signal for group in experience.groups) else self.silent_steps + 1
+        if self.silent_steps == limit:
+            raise HealthError(
+                f"step {step}: no group had two different rewards for {limit} steps, so nothing can be learned. "
+                "Look at the rollouts: all right means too easy problems, all wrong too hard ones or a grader that reads another format"
+            )
+        if self.silent_steps == (limit + 1) // 2:
+            self.run.note(f"step {step}: no group had two different rewards for {self.silent_steps} steps; at {limit} the run ends")
 
 
 def _token_dtype(dtype: str):

@@ -32,17 +32,21 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A problem rendered by a template and tokenised once: these ids are what the model sees."""
+    """A problem rendered by a template and tokenised once: these ids are what the model sees.
+
+    A prompt for a server that tokenises by itself has no ids, only its rendered `text`.
+    """
 
     id: str
     token_ids: tuple[int, ...]
     answer: Answer
     problem: str = ""
     columns: Mapping[str, object] = field(default_factory=dict)
+    text: str = ""
 
     def __post_init__(self):
-        if not self.token_ids:
-            raise ValueError(f"Prompt {self.id}: token_ids is empty")
+        if not self.token_ids and not self.text:
+            raise ValueError(f"Prompt {self.id}: token_ids and text are both empty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +84,33 @@ class Rollout:
             raise ValueError(f"Rollout: finish_reason {self.finish_reason!r} is neither 'stop' nor 'length'")
 
     @property
+    def length(self) -> int:
+        """In tokens."""
+        return len(self.token_ids)
+
+    @property
     def truncated(self) -> bool:
         return self.finish_reason == "length"
 
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A response of which only the text is known, as a server or a file of earlier responses gives it; `length` in tokens."""
+
+    text: str
+    length: int
+    finish_reason: FinishReason
+
+    @property
+    def truncated(self) -> bool:
+        return self.finish_reason == "length"
+
+
+Response = Completion | Rollout
+"""What a grader and an evaluation need: text, length, finish_reason."""
+
+SampleKey = tuple[str, int]
+"""A prompt's id and the number of the sample."""
 
 GradeStatus = Literal["ok", "timeout", "crash", "unparsable", "unscorable"]
 """How grading went. Only "unscorable", where a reward function failed or declined, leaves a response without a reward."""
@@ -123,6 +151,11 @@ class ScoredGroup:
             raise ValueError(
                 f"ScoredGroup {self.prompt.id}: rollouts, grades, rewards and advantages need one length of at least 2, got {sizes}"
             )
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether any response of the group pulls the policy: two rewards differ."""
+        return any(self.advantages)
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,9 +98,9 @@ def test_every_wrong_setting_has_its_line():
     [
         ("data.train=missing.jsonl", 2, "missing.jsonl: no such file"),
         ("data.eval=missing.parquet", 2, "missing.parquet: no such file"),
-        ("data.train=missing", 2, "missing is not a problem set and no such file exists"),
+        ("data.train=missing", 2, "missing is not a problem set; known by name are math12k"),
         ("data.train=empty.jsonl", 2, "empty.jsonl has no rows"),
-        ("data.train=bad.jsonl", 2, "bad.jsonl:1: not valid JSON"),
+        ("data.train=bad.jsonl", 2, "bad.jsonl: none of its 1 rows can be used: line 1: not valid JSON"),
         ("data.train=columns.jsonl", 2, "no column 'problem'; it has gold, question"),
         ("data.train=builtin:algebra@train", 2, "it can be builtin:arithmetic"),
         ("model=folder", 2, "model=folder is not a Hugging Face model directory: it lacks weights, a tokenizer; it can be builtin:base"),

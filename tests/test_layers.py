@@ -9,23 +9,32 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    "errors types config config_errors settings_file faults",
-    "templates data arithmetic rewards advantages packing loss metrics",
+    "errors types config config_sections config_errors settings_file faults",
+    "templates data sources problem_sets overlap arithmetic rewards accuracy published advantages packing loss metrics",
     "model rollout learner",
-    "run trainer checkpoint evaluate pretrain analyze plan doctor",
-    "report experiments integrations launch display cli __main__ __init__",
+    "run trainer experience checkpoint evaluate predictions benchmark pretrain model_source analyze plan doctor data_check reward_check",
+    "report experiments integrations launch launch_evaluation display cli __main__ __init__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 SIBLINGS = {
-    *(("config", "config_errors"), ("config", "settings_file"), ("config_errors", "settings_file")),
+    *(("config", "config_errors"), ("config", "config_sections"), ("config", "settings_file"), ("config_errors", "settings_file")),
     *(("rollout", "model"), ("learner", "model"), ("pretrain", "checkpoint"), ("trainer", "checkpoint")),
     *(("trainer", "evaluate"), ("analyze", "evaluate"), ("trainer", "run"), ("evaluate", "run"), ("pretrain", "run")),
-    *(("cli", edge) for edge in ("report", "experiments", "launch", "display")),
-    *(("__main__", "cli"), ("data", "arithmetic"), ("data", "templates")),
+    *(("trainer", "experience"), ("experience", "evaluate"), ("experience", "run"), ("run", "predictions")),
+    *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "pretrain")),
+    *(("cli", edge) for edge in ("report", "experiments", "launch", "launch_evaluation", "display")),
+    *(
+        ("__main__", "cli"),
+        ("data", "arithmetic"),
+        ("data", "templates"),
+        ("data", "sources"),
+        ("data", "problem_sets"),
+        ("overlap", "data"),
+    ),
 }
 SOURCES = {path: path.relative_to(ROOT / "fastgrpo").with_suffix("").parts for path in sorted((ROOT / "fastgrpo").rglob("*.py"))}
 KERNELS = sorted((ROOT / "kernels").rglob("*.py"))
-LIGHT = ("errors", "types", "config", "faults", "cli", "__init__")
+LIGHT = ("errors", "types", "config", "faults", "cli", "__init__", "data", "sources", "problem_sets", "overlap", "data_check")
 
 
 def imported(text: str, package: tuple[str, ...]) -> set[str]:

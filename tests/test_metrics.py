@@ -52,6 +52,7 @@ def test_a_step_reports_what_can_be_counted_by_hand():
     metrics = rollout_metrics([MIXED, RIGHT, WRONG, ALSO_WRONG])
     assert metrics == {
         "reward": 3 / 8,
+        "rewards": {},
         "accuracy": 3 / 8,
         "formatted": 6 / 8,
         "length": 26 / 8,
@@ -64,8 +65,26 @@ def test_a_step_reports_what_can_be_counted_by_hand():
         "zero_signal_wrong": 2 / 4,
         "duplicates": 1 / 8,  # 1 of the 2 responses of one group of four
         "response_tokens": 26,
-        "grading": {"ok": 4, "timeout": 2, "crash": 0, "unparsable": 2},
+        "grading": {"ok": 4, "timeout": 2, "crash": 0, "unparsable": 2, "unscorable": 0},
     }
+
+
+def test_unscorable_responses_count_in_no_mean_but_as_themselves():
+    grades = (
+        Grade(1.5, True, "ok", {"verifier": 1.0, "bonus": 0.5}),
+        Grade(None, True, "unscorable", {"verifier": 1.0, "bonus": None}),
+        Grade(0.25, True, "ok", {"verifier": 0.0, "bonus": 0.25}),
+    )
+    rollouts = tuple(Rollout((token,), (-1.0,), "stop", "") for token in range(3))
+    metrics = rollout_metrics([ScoredGroup(Prompt("p", (1,), "1"), rollouts, grades, (1.5, None, 0.25), (0.6, 0.0, -0.6))])
+    assert metrics["reward"] == 1.75 / 2
+    assert metrics["rewards"] == {"verifier": 2 / 3, "bonus": 0.375}
+    assert metrics["accuracy"] == 2 / 3  # the verifier's, whatever other rewards say
+    assert metrics["grading"] == {"ok": 2, "timeout": 0, "crash": 0, "unparsable": 0, "unscorable": 1}
+    lost = (Grade(None, True, "unscorable"),) * 3
+    metrics = rollout_metrics([ScoredGroup(Prompt("p", (1,), "1"), rollouts, lost, (None,) * 3, (0.0,) * 3)])
+    assert (metrics["reward"], metrics["accuracy"]) == (None, 0)
+    assert (metrics["zero_signal"], metrics["zero_signal_right"], metrics["zero_signal_wrong"]) == (1, 0, 0)
 
 
 def test_lengths_of_right_and_wrong_are_absent_where_there_are_none():

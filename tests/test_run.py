@@ -51,7 +51,7 @@ def test_a_directory_in_use_is_refused_and_left_alone(tmp_path):
 
 def test_an_empty_directory_is_used(tmp_path):
     Run(tmp_path, Listener()).close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "logs", "metrics.jsonl", "rollouts"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "evals", "logs", "metrics.jsonl", "rollouts"]
 
 
 @pytest.mark.parametrize("name", ["file", "file/run"])
@@ -100,7 +100,7 @@ def test_a_failure_inside_is_the_last_line_of_the_log(run):
 
 def group(identity: str, answer, texts: list[str]) -> ScoredGroup:
     rollouts = [Rollout(tuple(range(n + 1)), tuple(-0.1 * i for i in range(n + 1)), "stop", text) for n, text in enumerate(texts)]
-    grades = [Grade(float(n == 0), n % 2 == 0, "ok" if n else "timeout") for n in range(len(texts))]
+    grades = [Grade(float(n == 0), n % 2 == 0, "ok" if n else "timeout", {"bonus": 0.5} if n else {}) for n in range(len(texts))]
     rewards = [grade.reward for grade in grades]
     return ScoredGroup(Prompt(identity, (1, 2), answer, f"{identity}?"), tuple(rollouts), tuple(grades), tuple(rewards), tuple(rewards))
 
@@ -125,6 +125,7 @@ def test_rollouts_read_back_row_for_row(run):
             "formatted": one.grades[j].formatted,
             "grading": one.grades[j].status,
             "reward": one.rewards[j],
+            "rewards": json.dumps(dict(one.grades[j].parts)),
             "advantage": one.advantages[j],
         }
         for one in groups

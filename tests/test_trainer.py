@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from fastgrpo import trainer
 from fastgrpo.config import load_config
-from fastgrpo.errors import HealthError
+from fastgrpo.errors import HealthError, InputError
 from fastgrpo.launch import launch
 from fastgrpo.types import Grade, Prompt, Rollout, ScoredGroup
 
@@ -24,6 +24,7 @@ SMALL = [
     "max_new_tokens=12",
     "lr=1e-3",
     "loss.truncation=keep",
+    "reward.preflight=false",  # some of these rewards are made up
 ]
 
 
@@ -232,3 +233,8 @@ def test_frozen_types_refuse_what_cannot_be(tiny_model_dir):
         Rollout((1,), (-1.0,), "eos", "")
     with pytest.raises(dataclasses.FrozenInstanceError):
         Prompt("a", (1,), "x").id = "b"
+
+
+def test_a_budget_beyond_the_models_context_is_refused(tmp_path, tiny_model_dir, letter_problems):
+    with pytest.raises(InputError, match="max_new_tokens=1000 more exceed the model's context of 1024"):
+        run(tmp_path, tiny_model_dir, letter_problems, "max_new_tokens=1000")

@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from fastgrpo.types import Prompt, Rollout, Sampling
+from fastgrpo.types import Completion, Prompt, Rollout, Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 OnFinished = Callable[[int, int, Rollout], None]
 """Called as each response ends, in any order: prompt index, sample index, the rollout."""
+
+
+class Sampler(Protocol):
+    """Draws responses, wherever the policy is: all that evaluation needs of it."""
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        n: int,
+        sampling: Sampling,
+        seeds: Sequence[Sequence[int]],
+        on_finished: Callable[[int, int, Rollout | Completion], None] | None = None,
+    ) -> Sequence[tuple[Rollout | Completion, ...]]:
+        """See RolloutEngine; a response may be known by its text alone."""
 
 
 class RolloutEngine(Protocol):

@@ -6,7 +6,7 @@ A decode loop of our own over the transformers model and cache, because three th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from fastgrpo.model import head_weight
 from fastgrpo.rollout import OnFinished
+from fastgrpo.rollout.choice import choose_tokens, uniform_numbers
 from fastgrpo.types import Prompt, Rollout, Sampling
 
 SEQUENCES_AT_ONCE = 1024  # bounds the cache, which takes 3 KiB a token in the built-in model
+SCORES_AT_ONCE = 2**24  # prompts times the square of the widest: bounds what reading them takes, some 64 MiB for each attention head
 COMPACT_BELOW = 0.8  # finished rows are dropped once fewer than this share of the rows is alive: a gather costs about one decode step
 
 
@@ -46,10 +48,7 @@ class NativeEngine:
     ) -> list[tuple[Rollout, ...]]:
         """See RolloutEngine. Log-probs are float32, of the full softmax at the sampling temperature (greedy: at 1)."""
         found: dict[tuple[int, int], Rollout] = {}
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].token_ids))  # similar lengths together: little left padding
-        step = max(1, SEQUENCES_AT_ONCE // n)
-        for start in range(0, len(order), step):
-            chunk = order[start : start + step]
+        for chunk in _chunks([len(prompt.token_ids) for prompt in prompts], n):
             keys = [(i, j) for i in chunk for j in range(n)]
 
             def finish(row: int, rollout: Rollout, keys=keys) -> None:
@@ -69,9 +68,7 @@ class NativeEngine:
     @torch.inference_mode()
     def _generate_chunk(self, prompts: Sequence[Prompt], n: int, sampling: Sampling, seeds: Sequence[int], finish) -> None:
         steps, device = sampling.max_new_tokens, self.model.device
-        uniforms = torch.stack(
-            [torch.rand(steps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
-        ).to(device)
+        uniforms = torch.stack([uniform_numbers(seed, steps) for seed in seeds]).to(device)
         weight = head_weight(self.model).T
         weight = weight if weight.dtype == torch.float64 else weight.float()
         hidden, cache, rows = self._prefill(prompts, n, steps)
@@ -79,8 +76,9 @@ class NativeEngine:
         logprobs = torch.zeros(len(seeds), steps, dtype=torch.float64, device=device)
         width = rows.valid.shape[1] - steps
         for step in range(steps):
-            chosen, logprob = self._choose(hidden.to(weight.dtype) @ weight, sampling.temperature, uniforms[rows.ids, step])
-            tokens[rows.ids, step], logprobs[rows.ids, step] = chosen, logprob
+            logits = hidden.to(weight.dtype) @ weight
+            chosen, logprob = choose_tokens(logits, sampling.temperature, uniforms[rows.ids, step], len(self.tokenizer))
+            tokens[rows.ids, step], logprobs[rows.ids, step] = chosen, logprob.double()
             ended = self._ended(chosen, tokens[rows.ids, : step + 1], sampling.stop)
             done = rows.alive & (ended if step + 1 < steps else torch.ones_like(ended))
             for row, stopped in zip(rows.ids[done].tolist(), ended[done].tolist(), strict=True):
@@ -126,17 +124,6 @@ class NativeEngine:
         output = self.model.base_model(input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True)
         return output.last_hidden_state[:, -1]
 
-    def _choose(self, logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        """Next token of each row by inverse CDF at its own uniform number; ids beyond the tokenizer are never drawn."""
-        logprobs = (logits / (temperature or 1.0)).log_softmax(-1)
-        known = logprobs[:, : len(self.tokenizer)]
-        if temperature == 0:
-            chosen = known.argmax(-1)
-        else:
-            cumulative = known.double().exp().cumsum(-1)
-            chosen = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)[:, 0].clamp(max=known.shape[1] - 1)
-        return chosen, logprobs.gather(1, chosen[:, None])[:, 0].double()
-
     def _ended(self, chosen: Tensor, tokens: Tensor, stop: tuple[str, ...]) -> Tensor:
         """Which rows just sampled an end-of-sequence id, or completed a stop string."""
         ended = torch.isin(chosen, torch.tensor(self.eos_ids, device=chosen.device))
@@ -150,6 +137,18 @@ class NativeEngine:
         ids = tuple(tokens.tolist())
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return Rollout(ids, tuple(logprobs.tolist()), "stop" if stopped else "length", text)
+
+
+def _chunks(lengths: Sequence[int], n: int) -> Iterator[list[int]]:
+    """Prompts that are decoded together, shortest first: similar lengths share little left padding, and long ones little company."""
+    chunk: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if chunk and ((len(chunk) + 1) * n > SEQUENCES_AT_ONCE or (len(chunk) + 1) * lengths[i] ** 2 > SCORES_AT_ONCE):
+            yield chunk
+            chunk = []
+        chunk.append(i)
+    if chunk:
+        yield chunk
 
 
 def end_of_sequence_ids(model: nn.Module, tokenizer) -> list[int]:

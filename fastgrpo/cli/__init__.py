@@ -1,0 +1,48 @@
+"""The command line: one module for each group of commands. Heavy modules are imported inside them: `--help` must answer at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from fastgrpo.cli.data import check as data_check
+from fastgrpo.cli.evaluate import evaluate
+from fastgrpo.cli.reward import check as reward_check
+from fastgrpo.cli.train import show, train
+from fastgrpo.errors import FastgrpoError
+
+app = typer.Typer(
+    name="fastgrpo",
+    help="R1-Zero-like reinforcement learning of language models with Dr. GRPO.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+app.command()(train)
+app.command("eval")(evaluate)
+for name, about, commands in (
+    ("config", "Look at settings.", {"show": show}),
+    ("data", "Look at problem sets.", {"check": data_check}),
+    ("reward", "Look at graders.", {"check": reward_check}),
+):
+    group = typer.Typer(help=about, no_args_is_help=True)
+    for command, function in commands.items():
+        group.command(command)(function)
+    app.add_typer(group, name=name)
+
+INTERRUPTED = 130  # what typer exits with on Ctrl-C
+
+
+def main() -> None:
+    """Runs the command; an expected failure is shown as its message alone and ends with its exit code."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # OpenMP threads that wait longer stall a machine that has other work
+    try:
+        app()
+    except FastgrpoError as error:
+        print("\n".join(f"fastgrpo: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        sys.exit(error.exit_code)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("fastgrpo: interrupted; what had been written is kept", file=sys.stderr)
+        raise
