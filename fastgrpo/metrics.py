@@ -73,6 +73,8 @@ def update_metrics(stats: Mapping[str, float], grad_norm: float, lr: float) -> d
         "ratio_max": stats.get("ratio_max", 1.0),
         "logprob_gap": stats.get("sampler_gap_sum", 0.0) / kept,
         "logprob_gap_max": stats.get("sampler_gap_max", 0.0),
+        "logprob_gap_k1": stats.get("sampler_k1_sum", 0.0) / kept,
+        "logprob_gap_far": stats.get("sampler_far", 0) / kept,
     } | {name.removesuffix("_sum"): stats[name] / kept for name in ("ref_kl_sum", "tis_weight_sum", "tis_capped") if name in stats}
 
 

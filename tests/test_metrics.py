@@ -100,7 +100,15 @@ def test_the_order_of_groups_and_responses_does_not_matter():
 def test_an_update_divides_sums_by_the_tokens_that_were_computed():
     stats = {
         **{"loss": 0.25, "kept": 4, "entropy_sum": 6.0, "clip_low": 1, "clip_high": 2, "k1_sum": -2.0, "k3_sum": 3.0},
-        **{"ratio_max": 1.5, "sampler_gap_sum": 0.2, "sampler_gap_max": 0.1, "tis_weight_sum": 5.0, "tis_capped": 3},
+        **{
+            "ratio_max": 1.5,
+            "sampler_gap_sum": 0.2,
+            "sampler_gap_max": 0.1,
+            "sampler_k1_sum": 0.1,
+            "sampler_far": 1,
+            "tis_weight_sum": 5.0,
+            "tis_capped": 3,
+        },
     }
     assert update_metrics(stats, grad_norm=0.5, lr=1e-6) == {
         **{"loss": 0.25, "grad_norm": 0.5, "lr": 1e-6, "tokens": 4, "entropy": 1.5, "clip_low": 0.25, "clip_high": 0.5},
@@ -110,6 +118,8 @@ def test_an_update_divides_sums_by_the_tokens_that_were_computed():
             "ratio_max": 1.5,
             "logprob_gap": 0.05,
             "logprob_gap_max": 0.1,
+            "logprob_gap_k1": 0.025,
+            "logprob_gap_far": 0.25,
             "tis_weight": 1.25,
             "tis_capped": 0.75,
         },

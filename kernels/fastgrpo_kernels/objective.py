@@ -102,7 +102,7 @@ def objective(logprobs: Tensor, tokens: Tokens, settings: ObjectiveSettings) -> 
     loss, gradient, clip_low, clip_high = _policy(logprobs, gap, log_ratio.exp(), tokens, settings)
     ref_kl = sampler_gap = tis_weight = tis_capped = None
     if tokens.sampler_logprobs is not None:
-        sampler_gap = (logprobs - tokens.sampler_logprobs).abs()
+        sampler_gap = logprobs - tokens.sampler_logprobs
     if settings.tis_cap is not None:
         uncapped = (old - tokens.sampler_logprobs).exp()
         tis_weight, tis_capped = uncapped.clamp(max=settings.tis_cap), uncapped > settings.tis_cap

@@ -14,7 +14,9 @@ zero advantage when there is neither a KL nor an entropy term. A mean over `kept
 | k1_sum, k2_sum, k3_sum | float64 | sums of old - new, (log r)^2 / 2 and r - 1 - log r, nats: estimates of KL(old, new) |
 | ratio_max | float64 | largest ratio (a maximum; 0 without rows) |
 | ref_kl_sum | float64 | sum of the k3 KL to the reference before beta; only with ref_logprobs |
-| sampler_gap_sum, sampler_gap_max | float64 | sum and maximum of abs(new - sampler), nats; only with sampler_logprobs |
+| sampler_gap_sum, sampler_gap_max | float64 | sum and maximum of abs(new - sampler), nats; only with sampler_logprobs, as the next two |
+| sampler_k1_sum | float64 | sum of sampler - new, nats: an estimate of KL(sampler, new) |
+| sampler_far | int64 | rows where abs(new - sampler) > FAR nats |
 | tis_weight_sum, tis_capped | float64, int64 | sum of importance weights, rows at the cap; only with tis_cap |
 """
 
@@ -22,6 +24,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+FAR = 0.1  # nats: the probability is off by a tenth
 
 
 class PolicyLossOutput(NamedTuple):
@@ -46,15 +50,15 @@ class RowTerms(NamedTuple):
     clip_low: Tensor
     clip_high: Tensor
     ref_kl: Tensor | None
-    sampler_gap: Tensor | None
+    sampler_gap: Tensor | None  # new - sampler
     tis_weight: Tensor | None
     tis_capped: Tensor | None
 
 
 # The order in which stats travel as one float64 vector: an operator returns tensors, not a dict. Counts are exact up to 2^53.
 _FLOATS = ("loss_sum", "k1_sum", "k2_sum", "k3_sum", "ratio_max")
-_COUNTS = ("tokens", "kept", "clip_low", "clip_high", "tis_capped")
-_OPTIONAL_FLOATS = ("entropy_sum", "ref_kl_sum", "sampler_gap_sum", "sampler_gap_max", "tis_weight_sum")
+_COUNTS = ("tokens", "kept", "clip_low", "clip_high", "tis_capped", "sampler_far")
+_OPTIONAL_FLOATS = ("entropy_sum", "ref_kl_sum", "sampler_gap_sum", "sampler_gap_max", "sampler_k1_sum", "tis_weight_sum")
 _ORDER = _FLOATS + _COUNTS + _OPTIONAL_FLOATS
 STATS = len(_ORDER)
 
@@ -77,8 +81,9 @@ def packed_stats(terms: RowTerms, tokens: Tensor, entropy: Tensor | None = None)
     if terms.ref_kl is not None:
         stats["ref_kl_sum"] = _sum(terms.ref_kl)
     if terms.sampler_gap is not None:
-        stats["sampler_gap_sum"] = _sum(terms.sampler_gap)
-        stats["sampler_gap_max"] = _max(terms.sampler_gap)
+        distance = terms.sampler_gap.abs()
+        stats["sampler_gap_sum"], stats["sampler_gap_max"] = _sum(distance), _max(distance)
+        stats["sampler_k1_sum"], stats["sampler_far"] = -_sum(terms.sampler_gap), (distance > FAR).sum()
     if terms.tis_weight is not None:
         stats["tis_weight_sum"] = _sum(terms.tis_weight)
         stats["tis_capped"] = terms.tis_capped.sum()
@@ -91,8 +96,8 @@ def unpacked_stats(
 ) -> dict[str, Tensor]:
     """The entries of the table that exist with these optional inputs, from what `packed_stats` returned."""
     ref, sampler, tis = (value is not None for value in (ref_logprobs, sampler_logprobs, tis_cap))
-    given = {"entropy_sum": entropy, "ref_kl_sum": ref, "sampler_gap_sum": sampler, "sampler_gap_max": sampler}
-    given |= {"tis_weight_sum": tis, "tis_capped": tis}
+    given = {"entropy_sum": entropy, "ref_kl_sum": ref, "tis_weight_sum": tis, "tis_capped": tis}
+    given |= dict.fromkeys(("sampler_gap_sum", "sampler_gap_max", "sampler_k1_sum", "sampler_far"), sampler)
     values = dict(zip(_ORDER, packed.unbind(), strict=True))
     return {name: value.long() if name in _COUNTS else value for name, value in values.items() if given.get(name, True)}
 

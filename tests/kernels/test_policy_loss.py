@@ -133,6 +133,15 @@ def test_truncated_importance_weight_by_hand_and_without_gradient():
         assert out.stats["tis_capped"] == 1
         assert out.stats["sampler_gap_sum"].item() == pytest.approx(math.log(3) + math.log(1.5) + math.log(2))
         assert out.stats["sampler_gap_max"].item() == pytest.approx(math.log(3))
+        assert out.stats["sampler_k1_sum"].item() == pytest.approx(-math.log(3) - math.log(1.5) + math.log(2))
+        assert out.stats["sampler_far"] == 3
+
+
+def test_rows_are_far_from_the_sampler_beyond_a_tenth_of_a_nat():
+    sampler = column(-1.0, -1.0 + 0.09, -1.0 - 0.11, -1.0 + 0.2)
+    given = {"old_logprobs": None, "sampler_logprobs": sampler, "clip_low": 0.2, "clip_high": 0.2, "denominator": 1}
+    out = policy_loss(column(*[-1.0] * 4), advantages=column(*[1.0] * 4), **given)
+    assert out.stats["sampler_far"] == 2
 
 
 def test_sums_of_the_policy_kl_by_hand():
