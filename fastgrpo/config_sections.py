@@ -87,7 +87,16 @@ class SamplingConfig(BaseModel):
 
 class RolloutConfig(BaseModel):
     model_config = RULES
-    engine: Literal["native"] = Field(default="native", description="what samples the responses")
+    engine: Literal["native", "vllm"] = Field(default="native", description="what samples the responses")
+    weights: Literal["auto", "shared", "push"] = Field(
+        default="auto", description="of vllm: one set with the learner, or copies after each step; auto shares where it can"
+    )
+    tensor_parallel: int = Field(default=1, ge=1, description="ranks that make up one vllm engine")
+    sequences: int = Field(default=256, ge=1, description="responses that a vllm engine decodes at once, at most")
+    cache_gib: float = Field(default=1.0, gt=0, description="KV cache of a vllm engine on one device, in GiB")
+    fp32_head: bool = Field(default=True, description="vllm computes the logits of a bfloat16 model in float32, as the learner does")
+    deadline: float = Field(default=600.0, gt=0, description="seconds without a sign of life after which a vllm engine is given up")
+    restarts: int = Field(default=2, ge=0, description="how often a failed vllm engine is built again")
 
 
 class LearnerConfig(BaseModel):

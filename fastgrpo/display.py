@@ -159,7 +159,8 @@ def outcome_table(outcome: Outcome) -> Table:
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1))
     head = ["set", "n", f"avg@{protocol.n}" if several else "right", "95 %"] + [f"pass@{protocol.n}"] * several
     for name in head + ["paper"] * bool(published) + ["length", "max", "cut", "formed", "odd"]:
-        table.add_column(name, justify="left" if name == "set" else "right", no_wrap=True)
+        left = name == "set"
+        table.add_column(name, justify="left" if left else "right", no_wrap=True, min_width=None if left else len(name))
     for name, found in outcome.evaluations.items():
         cells = [name, str(found.problems), _percent(found.accuracy), f"{_percent(found.low)}-{_percent(found.high)}"]
         cells += [_percent(found.pass_at[protocol.n])] * several

@@ -47,6 +47,8 @@ def collect(step: int, config: Config, engine: RolloutEngine, scorer: Scorer, pr
         drawn += fresh
         for place, group in zip(silent, (group for group in fresh if group.has_signal), strict=False):  # silent places may outnumber them
             groups[place] = group
+    with run.phase("sample"):
+        engine.sleep()
     return Experience(tuple(groups), tuple(drawn))
 
 
@@ -70,7 +72,6 @@ def draw_groups(
     with run.phase("sample"):
         fault("sample", step)
         rollouts = engine.generate(prompts, n, sampling, seeds, on_finished=submit)
-        engine.sleep()
     with run.phase("grade"):
         fault("grade", step)
         grades, groups = scorer.results(), []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from fastgrpo.checkpoint import Checkpoints
 from fastgrpo.config import Config, ResolvedConfig, to_yaml
 from fastgrpo.data import ProblemSet, load_problems, render_prompts
+from fastgrpo.engines import engine_lines, make_engine
 from fastgrpo.errors import InputError, SetupError
 from fastgrpo.model_source import model_directory, require_model
 from fastgrpo.rewards import Grader, Scorer, require_rewards
@@ -69,11 +70,17 @@ def _run(resolved: ResolvedConfig, directory: Path, sets: Mapping[str, ProblemSe
         require_context(model, prompts, config.max_new_tokens)
         reference = load_model(path, config.dtype) if config.loss.beta > 0 else None
         say(f"model: {path}, {sum(parameter.numel() for parameter in model.parameters()):,} parameters in {config.dtype}")
+        observer.phase("building the engine")
+        engine = make_engine(config.rollout, model, tokenizer, config.max_prompt_tokens + config.max_new_tokens)
+        stack.callback(engine.close)
+        for line in engine_lines(engine):
+            say(line)
         run = stack.enter_context(Run(directory, observer))
         run.log("\n".join(said))
         keep = run.log
         run.write("config.yaml", to_yaml(resolved))
-        summary = train(config, build_parts(config, model, reference, tokenizer, prompts, scorer, grader, run), run)
+        checkpoints = Checkpoints(run.directory / "checkpoints", model, tokenizer)
+        summary = train(config, build_parts(config, model, reference, engine, prompts, scorer, grader, checkpoints), run)
         run.write("summary.json", json.dumps(summary, indent=1) + "\n")
     return summary
 
@@ -124,15 +131,16 @@ def require_context(model, prompts: Mapping[str, list[Prompt]], max_new_tokens: 
         )
 
 
-def build_parts(config: Config, model, reference, tokenizer, prompts: Mapping[str, list[Prompt]], scorer, grader, run: Run) -> Parts:
-    """Learner and engine on the same weights, with all that the loop needs; `reference` is None without a KL term."""
+def build_parts(
+    config: Config, model, reference, engine, prompts: Mapping[str, list[Prompt]], scorer: Scorer, grader: Grader, checkpoints: Checkpoints
+) -> Parts:
+    """The learner on the model's weights, with all that the loop needs; `reference` is None without a KL term."""
     from fastgrpo.learner.native import NativeLearner
-    from fastgrpo.rollout.native import NativeEngine
     from fastgrpo.trainer import Parts
 
-    engines, learners = {"native": NativeEngine}, {"native": NativeLearner}
+    learners = {"native": NativeLearner}
     return Parts(
-        engine=engines[config.rollout.engine](model, tokenizer),
+        engine=engine,
         learner=learners[config.learner.engine](model, config.loss, config.temperature, lambda update: config.lr, config.grad_clip),
         scorer=scorer,
         grader=grader,
@@ -140,7 +148,7 @@ def build_parts(config: Config, model, reference, tokenizer, prompts: Mapping[st
         held_out={source: prompts[source] for source in config.data.eval},
         reference=reference,
         stop=TEMPLATES[config.template].stop,
-        checkpoints=Checkpoints(run.directory / "checkpoints", model, tokenizer),
+        checkpoints=checkpoints,
     )
 
 

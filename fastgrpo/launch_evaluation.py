@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from fastgrpo.benchmark import Outcome, Protocol, open_directory, run_benchmark
-from fastgrpo.config import load_config
+from fastgrpo.config import RolloutConfig, load_config
 from fastgrpo.data import load_problems, render_prompts
+from fastgrpo.engines import make_engine
 from fastgrpo.errors import InputError
 from fastgrpo.model_source import Subject, find_subject, model_directory, weights_stamp
 from fastgrpo.rewards import Grader
@@ -17,7 +19,7 @@ from fastgrpo.templates import TEMPLATES
 from fastgrpo.types import Problem, Prompt
 
 NEVER_DROPPED = 10**9  # tokens: an unanswered problem counts as wrong, so none is left out for its length
-CHOICES = {"verifier": ("fast", "math_verify"), "dtype": ("float32", "bfloat16", "float64")}
+CHOICES = {"verifier": ("fast", "math_verify"), "dtype": ("float32", "bfloat16", "float64"), "engine": ("native", "vllm")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class EvaluationRequest:
     problem: str
     answer: str
     dtype: str
+    engine: str
+    cache_gib: float
     served_model: str
     chat: bool
     concurrency: int
@@ -63,9 +67,11 @@ def launch_evaluation(request: EvaluationRequest, say: Callable[[str], None]) ->
     directory = request.out or default_directory(subject, protocol)
     open_directory(directory, protocol)
     template = TEMPLATES[request.template]
-    with Grader(template.answer_form, request.verifier, compat=request.compat) as grader:
+    with contextlib.ExitStack() as stack:
+        grader = stack.enter_context(Grader(template.answer_form, request.verifier, compat=request.compat))
         if endpoint is None:
             sampler, prompts = load_engine(subject.path, request, sets, say)
+            stack.callback(sampler.close)
         else:
             sampler, prompts = endpoint, {name: text_prompts(problems, request.template) for name, problems in sets.items()}
         return run_benchmark(protocol, prompts, sampler, grader, template.stop, directory, say), directory
@@ -119,11 +125,10 @@ def default_directory(subject: Subject, protocol: Protocol) -> Path:
 
 
 def load_engine(path: str, request: EvaluationRequest, sets, say: Callable[[str], None]):
-    """The native engine on the model, on a GPU if there is one, and its prompts by set."""
+    """The engine on the model, on a GPU if there is one, and its prompts by set."""
     import torch
 
     from fastgrpo.model import load_model, load_tokenizer
-    from fastgrpo.rollout.native import NativeEngine
 
     path = model_directory(path, say)
     tokenizer = load_tokenizer(path)
@@ -136,7 +141,8 @@ def load_engine(path: str, request: EvaluationRequest, sets, say: Callable[[str]
         say(
             f"careful: {longest} tokens of the longest prompt and {request.max_new_tokens} new ones exceed the model's context of {context}"
         )
-    return NativeEngine(model, tokenizer), prompts
+    settings = RolloutConfig(engine=request.engine, cache_gib=request.cache_gib)
+    return make_engine(settings, model, tokenizer, longest + request.max_new_tokens), prompts
 
 
 def text_prompts(problems: tuple[Problem, ...], template: str) -> list[Prompt]:

@@ -22,6 +22,7 @@ from fastgrpo.loss import needs_all_sequences, token_scales
 from fastgrpo.metrics import experience_metrics, merge, update_metrics
 from fastgrpo.model import DTYPES, model_logprobs
 from fastgrpo.packing import pack
+from fastgrpo.rollout.parity import parity, require_parity, spread
 from fastgrpo.types import GRADE_STATUSES, PackedBatch, Prompt, Sampling, ScoredGroup, TrainingSequence
 
 if TYPE_CHECKING:
@@ -64,16 +65,30 @@ def train(config: Config, parts: Parts, run: Run) -> dict:
         evaluate_and_save_when_due(step - 1, config, parts, run)
         experience = collect(step, config, engine, parts.scorer, parts.prompts, parts.stop, run)
         run.write_rollouts(step, experience.groups)
+        report = {"step": step, **experience_metrics(experience.groups, experience.drawn), **engine_report(step, experience, config, parts)}
         health.check_grading(step, experience)
         with run.phase("learn"):
             updates = with_other_logprobs(pack_updates(experience.groups, step, config), config, parts)
             learned = [update(packs, step, learner, config.lr) for packs in updates]
-        run.log_row({"step": step, **experience_metrics(experience.groups, experience.drawn), "updates": learned})
+        run.log_row(report | {"updates": learned})
         health.check_signal(step, experience)
     engine.update_weights(learner.named_weights())
     after = evaluate_now(config.steps, config, parts, run)
     save(config.steps, parts, run)
     return summary(before, after, config.steps, time.monotonic() - started)
+
+
+def engine_report(step: int, experience: Experience, config: Config, parts: Parts) -> dict:
+    """What the engine says of itself, and how far its log-probs are from the learner's, before the first update.
+
+    The native engine samples with the learner's own module: there is nothing to compare. Raises HealthError where they disagree.
+    """
+    if config.rollout.engine == "native":
+        return {}
+    pairs = spread([group.prompt for group in experience.drawn], [group.rollouts for group in experience.drawn])
+    found = parity(parts.learner.logprobs, pairs)
+    require_parity(step, config.dtype, found)
+    return {"rollout_engine": parts.engine.metrics(), "parity": asdict(found)}
 
 
 def pack_updates(groups: Sequence[ScoredGroup], step: int, config: Config) -> list[list[PackedBatch]]:

@@ -51,7 +51,14 @@ OTHER = {  # a valid value of each key that differs from the recipe tiny
     "reward.workers": "3",
     "reward.compat": "true",
     "reward.preflight": "false",
-    "rollout.engine": "native",
+    "rollout.engine": "vllm",
+    "rollout.weights": "push",
+    "rollout.tensor_parallel": "2",
+    "rollout.sequences": "16",
+    "rollout.cache_gib": "0.25",
+    "rollout.fp32_head": "false",
+    "rollout.deadline": "30",
+    "rollout.restarts": "0",
     "learner.engine": "native",
     "eval.every": "3",
     "eval.ways": "greedy",
@@ -60,7 +67,7 @@ OTHER = {  # a valid value of each key that differs from the recipe tiny
     "checkpoint.best": "greedy_average",
     "health.steps_without_signal": "2",
 }
-NO_OTHER_YET = {"rollout.engine", "learner.engine"}
+NO_OTHER_YET = {"learner.engine"}
 
 
 def value(config: Config, key: str):
@@ -196,7 +203,7 @@ def test_a_printed_config_means_the_same_to_other_readers_of_yaml():
         ("loss.clip_low=2", "loss.clip_low is 2; it must be a number >= 0 and <= 1 ("),
         ("loss.tis_cap=0", "loss.tis_cap is 0; it must be a number > 0 or null ("),
         ("loss.type=ppo", "loss.type is 'ppo'; it must be one of dr_grpo, grpo, grpo_no_std, grpo_no_length, token_mean ("),
-        ("rollout.engine=vlm", "rollout.engine is 'vlm'; it must be native ("),
+        ("rollout.engine=vlm", "rollout.engine is 'vlm'; it must be one of native, vllm ("),
         ("model=7", "model is 7; it must be text, in quotes if it looks like a number ("),
         ("data.eval=[1, a, 2]", "data.eval is [1, 'a', 2]; it must be text or a list of texts, [] for none ("),
         ("temperature=0", "training samples, so it needs a temperature; greedy is what evaluation does by itself)"),

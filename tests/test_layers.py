@@ -12,7 +12,8 @@ LAYERS = (
     "errors types config config_sections config_errors settings_file faults",
     "templates data sources problem_sets overlap arithmetic rewards accuracy published advantages packing loss metrics",
     "model rollout learner",
-    "run trainer experience checkpoint evaluate predictions benchmark pretrain model_source analyze plan doctor data_check reward_check",
+    "run trainer experience checkpoint evaluate predictions benchmark pretrain model_source engines "
+    "analyze plan doctor data_check reward_check",
     "report experiments integrations launch launch_evaluation display cli __main__ __init__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

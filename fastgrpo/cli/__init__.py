@@ -37,6 +37,7 @@ INTERRUPTED = 130  # what typer exits with on Ctrl-C
 def main() -> None:
     """Runs the command; an expected failure is shown as its message alone and ends with its exit code."""
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # OpenMP threads that wait longer stall a machine that has other work
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and those of vLLM beside ours
     try:
         app()
     except FastgrpoError as error:

@@ -29,6 +29,8 @@ def evaluate(
     problem: Annotated[str, typer.Option(help="Column of the question in files and hub sets.")] = "problem",
     answer: Annotated[str, typer.Option(help="Column of the gold answer.")] = "answer",
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16, of a model that is loaded here.")] = "bfloat16",
+    engine: Annotated[str, typer.Option(help="What samples from a model that is loaded here: native or vllm.")] = "native",
+    cache_gib: Annotated[float, typer.Option(min=0.01, help="KV cache of vllm, in GiB.")] = 1.0,
     served_model: Annotated[str, typer.Option(help="The server's name of the model; its first by default.")] = "",
     chat: Annotated[bool, typer.Option("--chat", help="Send prompts to a server as chat messages.")] = False,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests to a server at once.")] = 64,

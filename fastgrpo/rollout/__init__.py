@@ -41,3 +41,9 @@ class RolloutEngine(Protocol):
 
     def sleep(self) -> None:
         """Gives memory back until the next call."""
+
+    def metrics(self) -> dict:
+        """What a step should report of the engine, in types of JSON."""
+
+    def close(self) -> None:
+        """Ends the engine."""

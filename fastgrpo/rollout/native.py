@@ -65,6 +65,13 @@ class NativeEngine:
     def sleep(self) -> None:
         """Nothing to give back: the cache lives for one call."""
 
+    def metrics(self) -> dict:
+        """Nothing to report."""
+        return {}
+
+    def close(self) -> None:
+        """Nothing to end."""
+
     @torch.inference_mode()
     def _generate_chunk(self, prompts: Sequence[Prompt], n: int, sampling: Sampling, seeds: Sequence[int], finish) -> None:
         steps, device = sampling.max_new_tokens, self.model.device
