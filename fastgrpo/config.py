@@ -70,6 +70,13 @@ class Config(BaseModel):
             raise ValueError(f"it must divide prompts_per_step * samples_per_prompt = {prompts} * {samples} = {prompts * samples}")
         return updates
 
+    @field_validator("rollout")
+    @classmethod
+    def _vllm_computes_in_this(cls, rollout: RolloutConfig, info: ValidationInfo) -> RolloutConfig:
+        if rollout.engine == "vllm" and info.data.get("dtype") == "float64":
+            raise ValueError("rollout.engine=vllm computes in float32 or bfloat16, and dtype is float64: change one of them")
+        return rollout
+
     @field_validator("checkpoint")
     @classmethod
     def _best_is_evaluated(cls, checkpoint: CheckpointConfig, info: ValidationInfo) -> CheckpointConfig:

@@ -126,15 +126,13 @@ def default_directory(subject: Subject, protocol: Protocol) -> Path:
 
 def load_engine(path: str, request: EvaluationRequest, sets, say: Callable[[str], None]):
     """The engine on the model, on a GPU if there is one, and its prompts by set."""
-    import torch
-
     from fastgrpo.model import load_model, load_tokenizer
 
     path = model_directory(path, say)
     tokenizer = load_tokenizer(path)
     template = TEMPLATES[request.template]
     prompts = {name: render_prompts(problems, template, tokenizer, NEVER_DROPPED)[0] for name, problems in sets.items()}
-    model = load_model(path, request.dtype).to("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(path, request.dtype)
     longest = max(len(prompt.token_ids) for found in prompts.values() for prompt in found)
     context = getattr(model.config, "max_position_embeddings", None)
     if context is not None and longest + request.max_new_tokens > context:

@@ -76,7 +76,10 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 
 def load_model(path: str, dtype: str) -> PreTrainedModel:
-    """A causal LM with packed attention, in eval mode (no dropout: log-probs must not be random). Raises InputError where it isn't one."""
+    """A causal LM with packed attention, on the GPU if there is one, in eval mode (no dropout: log-probs must not be random).
+
+    Raises InputError where it isn't one.
+    """
     from transformers import AutoModelForCausalLM
 
     register_attention()
@@ -86,7 +89,7 @@ def load_model(path: str, dtype: str) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=DTYPES[dtype], attn_implementation=ATTENTION)
     except Exception as error:
         raise InputError(f"model={path} could not be loaded as a causal language model: {first_line(error)}") from error
-    return prepare(model)
+    return prepare(model.to("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def prepare(model: PreTrainedModel) -> PreTrainedModel:

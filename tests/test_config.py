@@ -302,3 +302,18 @@ def test_every_setting_is_read_somewhere():
     for key in load_config("tiny", []).origins:
         leaf = key.rpartition(".")[2]
         assert re.search(rf"config\.{re.escape(key)}\b|(?:settings|loss)\.{leaf}\b", sources), f"nothing reads {key}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["checkpoint.best=greedy_pooled", "data.eval=[]"], "checkpoint.best is greedy_pooled; it needs problem sets in data.eval"),
+        (["checkpoint.best=greedy_average", "eval.ways=[sampled]"], "and greedy in eval.ways"),
+        (["rollout.engine=vllm", "dtype=float64"], "rollout.engine=vllm computes in float32 or bfloat16, and dtype is float64"),
+        (["reward.function=[verifier, a.py:f]", "reward.weights=[1]"], "it needs one weight for each of the 2 rewards"),
+        (["reward.weights=[a]"], "reward.weights is ['a']; it must be a list of numbers, [] for none"),
+        (["eval.ways=[greedy, beam]"], "it must be one or a list of sampled, greedy"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_told_in_one_line(settings, words):
+    assert words in problem("tiny", *settings)
