@@ -10,12 +10,14 @@ import os
 import shutil
 from pathlib import Path
 
+from fastgrpo.ranks import Ranks
+
 
 class Checkpoints:
-    """The checkpoints of one run, below `directory`: step_N for each step saved."""
+    """The checkpoints of one run, below `directory`: step_N for each step saved. Every rank calls, rank 0 writes."""
 
-    def __init__(self, directory: Path, model, tokenizer):
-        self.directory, self.model, self.tokenizer = directory, model, tokenizer
+    def __init__(self, directory: Path, model, tokenizer, ranks: Ranks | None = None):
+        self.directory, self.model, self.tokenizer, self.ranks = directory, model, tokenizer, ranks or Ranks()
         self.best: tuple[int, float] | None = None
         self._due: set[int] = set()
 
@@ -32,13 +34,13 @@ class Checkpoints:
             return False
         former, self.best = self.best, (step, metric)
         self._point("best", self._write(step))
-        if former is not None and former[0] not in self._due:
+        if self.ranks.first and former is not None and former[0] not in self._due:
             self._remove(self.directory / f"step_{former[0]}")
         return True
 
     def _write(self, step: int) -> Path:
         final = self.directory / f"step_{step}"
-        if not final.exists():
+        if self.ranks.first and not final.exists():
             save_policy(final, self.model, self.tokenizer)
         return final
 
@@ -48,6 +50,8 @@ class Checkpoints:
         shutil.rmtree(going)
 
     def _point(self, name: str, target: Path) -> None:
+        if not self.ranks.first:
+            return
         pointer = self.directory / f"{name}.tmp"
         pointer.unlink(missing_ok=True)
         pointer.symlink_to(target.name)

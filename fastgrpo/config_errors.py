@@ -37,7 +37,7 @@ def _allowed(field: FieldInfo) -> str:
     kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)] or [field.annotation]
     optional = " or null" if type(None) in get_args(field.annotation) else ""
     if get_origin(field.annotation) is Literal:
-        return ("one of " if len(kinds) > 1 else "") + ", ".join(kinds)
+        return ("one of " if len(kinds) > 1 else "") + ", ".join(map(str, kinds))
     if get_origin(field.annotation) is tuple and get_origin(kinds[0]) is Literal:
         return f"one or a list of {', '.join(get_args(kinds[0]))}"
     if get_origin(field.annotation) is tuple:

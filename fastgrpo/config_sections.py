@@ -101,7 +101,10 @@ class RolloutConfig(BaseModel):
 
 class LearnerConfig(BaseModel):
     model_config = RULES
-    engine: Literal["native"] = Field(default="native", description="what computes gradients and updates the weights")
+    engine: Literal["native", "deepspeed"] = Field(default="native", description="what computes gradients and updates the weights")
+    zero: Literal[0, 1, 2, 3] = Field(default=2, description="what deepspeed spreads over ranks: optimizer (1), gradients (2), weights (3)")
+    offload: Literal["none", "optimizer", "all"] = Field(default="none", description="what deepspeed keeps in host memory")
+    recompute: bool = Field(default=False, description="compute activations again in the backward pass instead of keeping them")
 
 
 class EvalConfig(BaseModel):
@@ -121,4 +124,5 @@ class CheckpointConfig(BaseModel):
 
 class HealthConfig(BaseModel):
     model_config = RULES
+    phase_seconds: float = Field(default=7200.0, gt=0, description="a phase of a step that takes longer is a hang, and ends the run")
     steps_without_signal: int = Field(default=20, ge=1, description="stop after so many steps in which no group had two different rewards")

@@ -57,6 +57,20 @@ class PlainDisplay:
         return f"{int(left // 60)}:{int(left % 60):02d}"
 
 
+class NoDisplay:
+    """Implements run.Observer for ranks whose terminal nobody sees."""
+
+    def begin(self, name: str, steps: int) -> None: ...
+
+    def phase(self, name: str) -> None: ...
+
+    def row(self, row: dict) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def end(self) -> None: ...
+
+
 class LiveDisplay(PlainDisplay):
     """The same on a terminal: the latest steps in a table that is redrawn in place, with the current phase below it."""
 

@@ -11,6 +11,7 @@ from fastgrpo.accuracy import Evaluation, Prediction, average, measure, pooled, 
 from fastgrpo.types import Prompt, Response, SampleKey, Sampling
 
 if TYPE_CHECKING:
+    from fastgrpo.ranks import Ranks
     from fastgrpo.rewards import Grader
     from fastgrpo.rollout import Sampler
 
@@ -19,13 +20,13 @@ Evaluations = Mapping[str, Mapping[str, Evaluation]]
 
 
 def evaluate_ways(
-    sampler: Sampler, grader: Grader, sets: Mapping[str, Sequence[Prompt]], ways: Sequence[str], sampled: Sampling, seed: int
+    sampler: Sampler, grader: Grader, sets: Mapping[str, Sequence[Prompt]], ways: Sequence[str], sampled: Sampling, seed: int, ranks: Ranks
 ) -> tuple[dict[str, dict[str, Evaluation]], dict[str, list[Prediction]]]:
-    """Every problem set, one response to each problem in each way; the numbers, and all predictions by way."""
+    """Every problem set, one response to each problem in each way, each rank its share; the numbers, and all predictions by way."""
     evaluations, predictions = {}, {}
     for way in ways:
         sampling = replace(sampled, temperature=0.0) if way == "greedy" else sampled
-        found = {name: evaluate(sampler, grader, name, prompts, 1, sampling, seed) for name, prompts in sets.items()}
+        found = {name: ranks.join(evaluate(sampler, grader, name, ranks.share(rows), 1, sampling, seed)) for name, rows in sets.items()}
         evaluations[way] = {name: measure(rows) for name, rows in found.items()}
         predictions[way] = [row for rows in found.values() for row in rows]
     return evaluations, predictions

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """The groups that a step learns from, and all that were drawn for it: with replacements these are more."""
+    """The groups that a step learns from, and all that were drawn for it: with replacements these are more. The same on every rank."""
 
     groups: tuple[ScoredGroup, ...]
     drawn: tuple[ScoredGroup, ...]
@@ -62,24 +62,32 @@ def draw_groups(
     sampling: Sampling,
     run: Run,
 ) -> list[ScoredGroup]:
-    """G responses to each prompt, each handed to the scorer as it ends. `stream` separates the seeds of different draws."""
+    """G responses to each prompt, each handed to the scorer as it ends. `stream` separates the seeds of different draws.
+
+    Each rank draws and scores whole groups, its share of the prompts, and is given what the others drew. A seed belongs to the
+    prompt's place in the batch, so that a response is the same on any number of ranks.
+    """
+    places, mine = run.ranks.share(range(len(prompts))), run.ranks.share(prompts)
 
     def submit(i: int, j: int, rollout: Rollout) -> None:
-        scorer.submit(i, j, prompts[i], rollout)
+        scorer.submit(i, j, mine[i], rollout)
 
     n = config.samples_per_prompt
-    seeds = [[request_seed(config.seed, *stream, i, prompt.id, j) for j in range(n)] for i, prompt in enumerate(prompts)]
+    seeds = [
+        [request_seed(config.seed, *stream, place, prompt.id, j) for j in range(n)] for place, prompt in zip(places, mine, strict=True)
+    ]
     with run.phase("sample"):
         fault("sample", step)
-        rollouts = engine.generate(prompts, n, sampling, seeds, on_finished=submit)
+        rollouts = engine.generate(mine, n, sampling, seeds, on_finished=submit)
     with run.phase("grade"):
         fault("grade", step)
         grades, groups = scorer.results(), []
-        for i, (prompt, group) in enumerate(zip(prompts, rollouts, strict=True)):
+        for i, (prompt, group) in enumerate(zip(mine, rollouts, strict=True)):
             verdicts = tuple(grades[i, j] for j in range(n))
             rewards = group_rewards(verdicts, group, config.loss.truncation, config.max_new_tokens)
             groups.append(ScoredGroup(prompt, group, verdicts, rewards, group_advantages(rewards, config.loss.type)))
-    return groups
+    with run.phase("wait"):
+        return run.ranks.join(groups)
 
 
 def draw_replacements(prompts: Sequence[Prompt], count: int, taken: set[str], step: int, attempt: int, seed: int) -> list[Prompt]:

@@ -14,8 +14,9 @@ from fastgrpo.checkpoint import Checkpoints
 from fastgrpo.config import Config, ResolvedConfig, to_yaml
 from fastgrpo.data import ProblemSet, load_problems, render_prompts
 from fastgrpo.engines import engine_lines, make_engine
-from fastgrpo.errors import InputError, SetupError
+from fastgrpo.errors import InputError
 from fastgrpo.model_source import model_directory, require_model
+from fastgrpo.ranks import join_ranks, launched_ranks
 from fastgrpo.rewards import Grader, Scorer, require_rewards
 from fastgrpo.rewards.preflight import require_working_functions, require_working_grader
 from fastgrpo.run import Observer, Run, require_usable
@@ -27,23 +28,33 @@ if TYPE_CHECKING:
 
 
 def launch(resolved: ResolvedConfig, observer: Observer) -> tuple[dict, Path]:
-    """Trains; returns the summary and the run directory. Raises the errors of fastgrpo.errors, before any long work where it can."""
+    """Trains, as one of the ranks that were started; returns the summary and the run directory.
+
+    Raises the errors of fastgrpo.errors, before any long work where it can.
+    """
     config, name = resolved.config, resolved.name
-    directory = Path(config.run_dir or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    require_one_process()
-    require_usable(directory)
-    require_model(config.model)
-    require_rewards(config.reward.function, config.reward.url)
+    check(resolved)
     sources = (config.data.train, *config.data.eval)
     sets = {source: load_problems(source, config.data.problem, config.data.answer) for source in sources}
     observer.begin(name, config.steps)
     try:
-        return _run(resolved, directory, sets, observer), directory
+        return _run(resolved, sets, observer)
     finally:
         observer.end()
 
 
-def _run(resolved: ResolvedConfig, directory: Path, sets: Mapping[str, ProblemSet], observer: Observer) -> dict:
+def check(resolved: ResolvedConfig) -> None:
+    """What can be told before anything heavy is loaded."""
+    config = resolved.config
+    if config.run_dir and int(os.environ.get("RANK", "0")) == 0:
+        require_usable(Path(config.run_dir))
+    require_model(config.model)
+    require_rewards(config.reward.function, config.reward.url)
+    if config.prompts_per_step < launched_ranks():
+        raise InputError(f"prompts_per_step={config.prompts_per_step} leaves some of {launched_ranks()} ranks without a prompt: raise it")
+
+
+def _run(resolved: ResolvedConfig, sets: Mapping[str, ProblemSet], observer: Observer) -> tuple[dict, Path]:
     """The heavy part: torch is loaded only here, seconds that nobody with a wrong setting should wait for."""
     config, said = resolved.config, []
     keep = said.append  # until there is a log
@@ -56,33 +67,47 @@ def _run(resolved: ResolvedConfig, directory: Path, sets: Mapping[str, ProblemSe
         say(line)
     with contextlib.ExitStack() as stack:
         scorer, grader = open_rewards(config, stack, say)
-        observer.phase("checking rewards")
-        check_rewards(config, sets[config.data.train], scorer)
-
-        from fastgrpo.model import load_model, load_tokenizer
-        from fastgrpo.trainer import train
-
+        if int(os.environ.get("RANK", "0")) == 0:
+            observer.phase("checking rewards")
+            check_rewards(config, sets[config.data.train], scorer)
         observer.phase("loading the model")
-        path = model_directory(config.model, say)
-        tokenizer = load_tokenizer(path)
-        prompts = render_all(sets, config, tokenizer, say)
-        model = load_model(path, config.dtype)
-        require_context(model, prompts, config.max_new_tokens)
-        reference = load_model(path, config.dtype) if config.loss.beta > 0 else None
-        say(f"model: {path}, {sum(parameter.numel() for parameter in model.parameters()):,} parameters in {config.dtype}")
+        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            path = model_directory(config.model, say)  # made once on each machine, while its other ranks wait to meet
+        ranks = join_ranks()
+        path = model_directory(config.model, lambda text: None)
+        directory = ranks.gather(Path(config.run_dir or f"runs/{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}"))[0]
+        require_usable(directory) if ranks.first else None
+        tokenizer, model, reference, prompts = load_all(path, config, sets, say)
+        ranks.same_weights(model)
         observer.phase("building the engine")
         engine = make_engine(config.rollout, model, tokenizer, config.max_prompt_tokens + config.max_new_tokens)
         stack.callback(engine.close)
         for line in engine_lines(engine):
             say(line)
-        run = stack.enter_context(Run(directory, observer))
+        run = stack.enter_context(Run(directory, observer, ranks, config.health.phase_seconds))
         run.log("\n".join(said))
         keep = run.log
         run.write("config.yaml", to_yaml(resolved))
-        checkpoints = Checkpoints(run.directory / "checkpoints", model, tokenizer)
-        summary = train(config, build_parts(config, model, reference, engine, prompts, scorer, grader, checkpoints), run)
+        checkpoints = Checkpoints(run.directory / "checkpoints", model, tokenizer, ranks)
+        parts = build_parts(config, model, reference, engine, prompts, scorer, grader, checkpoints)
+        from fastgrpo.trainer import train
+
+        summary = train(config, parts, run)
         run.write("summary.json", json.dumps(summary, indent=1) + "\n")
-    return summary
+    return summary, directory
+
+
+def load_all(path: str, config: Config, sets: Mapping[str, ProblemSet], say: Callable[[str], None]):
+    """Tokenizer, model, reference model (None without a KL term) and the prompts of every set."""
+    from fastgrpo.model import load_model, load_tokenizer
+
+    tokenizer = load_tokenizer(path)
+    prompts = render_all(sets, config, tokenizer, say)
+    model = load_model(path, config.dtype)
+    require_context(model, prompts, config.max_new_tokens)
+    reference = load_model(path, config.dtype) if config.loss.beta > 0 else None
+    say(f"model: {path}, {sum(parameter.numel() for parameter in model.parameters()):,} parameters in {config.dtype}")
+    return tokenizer, model, reference, prompts
 
 
 def open_rewards(config: Config, stack: contextlib.ExitStack, say: Callable[[str], None]) -> tuple[Scorer, Grader]:
@@ -150,8 +175,3 @@ def build_parts(
         stop=TEMPLATES[config.template].stop,
         checkpoints=checkpoints,
     )
-
-
-def require_one_process() -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise SetupError("WORLD_SIZE is above 1, but `fastgrpo train` runs in one process so far; start it without torchrun")

@@ -13,7 +13,11 @@ from typing import Protocol
 from fastgrpo.accuracy import Prediction
 from fastgrpo.errors import InputError, SetupError
 from fastgrpo.predictions import write_predictions
+from fastgrpo.ranks import Ranks
 from fastgrpo.types import ScoredGroup
+from fastgrpo.watchdog import Watchdog
+
+STRAGGLING = (5.0, 2.0)  # a rank straggles beyond so many seconds and so many times what is usual
 
 
 class Observer(Protocol):
@@ -31,36 +35,49 @@ class Observer(Protocol):
 
 
 class Run:
-    """One run's files, below `directory`. Raises InputError where the directory is in use, SetupError where it cannot be written."""
+    """One run's files, below `directory`: rank 0 writes all of them, the others a log each. Every rank calls the same methods.
 
-    def __init__(self, directory: Path, observer: Observer):
-        self.directory, self.observer = directory, observer
+    Raises InputError where the directory is in use, SetupError where it cannot be written.
+    """
+
+    def __init__(self, directory: Path, observer: Observer, ranks: Ranks | None = None, phase_seconds: float = 7200.0):
+        self.directory, self.observer, self.ranks = directory, observer, ranks or Ranks()
         self.seconds: dict[str, float] = {}
         self.started = time.monotonic()
-        require_usable(directory)
-        try:
-            for name in ("rollouts", "evals", "checkpoints", "logs"):
-                (directory / name).mkdir(parents=True)
-            self._metrics = (directory / "metrics.jsonl").open("a")
-            self._log = (directory / "logs" / "rank_0.log").open("a")
-        except OSError as error:
-            raise SetupError(f"run_dir={directory} cannot be written: {error.strerror}") from error
+        self._watchdog = Watchdog(self.ranks.rank, phase_seconds)
+        with self.ranks.first_alone():
+            try:
+                if self.ranks.first:
+                    require_usable(directory)
+                    for name in ("rollouts", "evals", "checkpoints", "logs"):
+                        (directory / name).mkdir(parents=True)
+                self._metrics = (directory / "metrics.jsonl").open("a")
+                self._log = (directory / "logs" / f"rank_{self.ranks.rank}.log").open("a")
+            except OSError as error:
+                raise SetupError(f"run_dir={directory} cannot be written: {error.strerror}") from error
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Times a part of a step under `name`, in seconds."""
         self.observer.phase(name)
         start = time.monotonic()
-        yield
+        self._watchdog.enter(name)
+        try:
+            yield
+        finally:
+            self._watchdog.leave()
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
 
     def log_row(self, row: dict) -> None:
-        """Appends a line to metrics.jsonl, with the seconds of the phases since the last one."""
-        row = row | {"seconds": {name: round(value, 4) for name, value in self.seconds.items()}}
-        self.seconds = {}
-        self._metrics.write(json.dumps(row) + "\n")
-        self._metrics.flush()
-        self.observer.row(row)
+        """Appends a line to metrics.jsonl, with the seconds of the phases since the last one: those of the rank that took longest."""
+        of_ranks, self.seconds = self.ranks.gather(self.seconds), {}
+        longest = {name: max(seconds.get(name, 0.0) for seconds in of_ranks) for name in of_ranks[0]}
+        self._note_stragglers(of_ranks)
+        if self.ranks.first:
+            row = row | {"seconds": {name: round(seconds, 4) for name, seconds in longest.items()}}
+            self._metrics.write(json.dumps(row) + "\n")
+            self._metrics.flush()
+            self.observer.row(row)
 
     def log(self, text: str) -> None:
         """Appends to the log of this process."""
@@ -74,10 +91,13 @@ class Run:
 
     def write(self, name: str, text: str) -> None:
         """Writes a whole file of the run directory."""
-        (self.directory / name).write_text(text)
+        if self.ranks.first:
+            (self.directory / name).write_text(text)
 
     def write_rollouts(self, step: int, groups: Sequence[ScoredGroup]) -> None:
         """rollouts/step_N.parquet: a row for each response, in order."""
+        if not self.ranks.first:
+            return
         import pyarrow
         import pyarrow.parquet
 
@@ -107,9 +127,19 @@ class Run:
 
     def write_predictions(self, step: int, predictions: Mapping[str, Sequence[Prediction]]) -> None:
         """evals/step_N.parquet: a row for each graded response, with its way of drawing."""
-        write_predictions(self.directory / "evals" / f"step_{step:06d}.parquet", predictions)
+        if self.ranks.first:
+            write_predictions(self.directory / "evals" / f"step_{step:06d}.parquet", predictions)
+
+    def _note_stragglers(self, of_ranks: Sequence[Mapping[str, float]]) -> None:
+        """Says which rank kept the others waiting in a phase, where it did for long."""
+        for name in of_ranks[0] if len(of_ranks) > 1 else ():
+            seconds = sorted((found.get(name, 0.0), rank) for rank, found in enumerate(of_ranks))
+            usual, (slowest, rank) = seconds[(len(seconds) - 1) // 2][0], seconds[-1]
+            if slowest > STRAGGLING[0] + STRAGGLING[1] * usual:
+                self.note(f"rank {rank} took {slowest:.0f} s for {name}, where {usual:.0f} s are usual")
 
     def close(self) -> None:
+        self._watchdog.close()
         self._metrics.close()
         self._log.close()
 

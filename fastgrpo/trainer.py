@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from fastgrpo.config import Config
     from fastgrpo.learner import Learner
+    from fastgrpo.ranks import Ranks
     from fastgrpo.rewards import Grader, Scorer
     from fastgrpo.rollout import RolloutEngine
     from fastgrpo.run import Run
@@ -65,11 +66,16 @@ def train(config: Config, parts: Parts, run: Run) -> dict:
         evaluate_and_save_when_due(step - 1, config, parts, run)
         experience = collect(step, config, engine, parts.scorer, parts.prompts, parts.stop, run)
         run.write_rollouts(step, experience.groups)
-        report = {"step": step, **experience_metrics(experience.groups, experience.drawn), **engine_report(step, experience, config, parts)}
+        report = {
+            "step": step,
+            **experience_metrics(experience.groups, experience.drawn),
+            **engine_report(step, experience, config, parts, run.ranks),
+        }
         health.check_grading(step, experience)
         with run.phase("learn"):
-            updates = with_other_logprobs(pack_updates(experience.groups, step, config), config, parts)
-            learned = [update(packs, step, learner, config.lr) for packs in updates]
+            updates = [run.ranks.share(packs) for packs in pack_updates(experience.groups, step, config)]
+            updates = with_other_logprobs(updates, config, parts)
+            learned = [update(packs, step, learner, config.lr, run.ranks) for packs in updates]
         run.log_row(report | {"updates": learned})
         health.check_signal(step, experience)
     engine.update_weights(learner.named_weights())
@@ -78,16 +84,17 @@ def train(config: Config, parts: Parts, run: Run) -> dict:
     return summary(before, after, config.steps, time.monotonic() - started)
 
 
-def engine_report(step: int, experience: Experience, config: Config, parts: Parts) -> dict:
+def engine_report(step: int, experience: Experience, config: Config, parts: Parts, ranks: Ranks) -> dict:
     """What the engine says of itself, and how far its log-probs are from the learner's, before the first update.
 
     The native engine samples with the learner's own module: there is nothing to compare. Raises HealthError where they disagree.
     """
     if config.rollout.engine == "native":
         return {}
-    pairs = spread([group.prompt for group in experience.drawn], [group.rollouts for group in experience.drawn])
-    found = parity(parts.learner.logprobs, pairs)
-    require_parity(step, config.dtype, found)
+    mine = ranks.share(experience.groups)
+    found = parity(parts.learner.logprobs, spread([group.prompt for group in mine], [group.rollouts for group in mine]))
+    for of_rank in ranks.gather(found):
+        require_parity(step, config.dtype, of_rank)
     return {"rollout_engine": parts.engine.metrics(), "parity": asdict(found)}
 
 
@@ -129,12 +136,13 @@ def with_other_logprobs(updates: list[list[PackedBatch]], config: Config, parts:
     return filled
 
 
-def update(packs: Sequence[PackedBatch], step: int, learner: Learner, lr: float) -> dict:
-    """One optimizer update over its packs; also without any, since Adam's momentum moves on."""
+def update(packs: Sequence[PackedBatch], step: int, learner: Learner, lr: float, ranks: Ranks) -> dict:
+    """One optimizer update over this rank's packs; also without any, since Adam's momentum moves on. The report is of all ranks."""
     if fault("learn", step):
         packs = [dataclasses.replace(batch, scale=batch.scale * math.nan) for batch in packs]
-    stats = merge(learner.backward(batch) for batch in packs)
-    return update_metrics(stats, learner.step(), lr)
+    mine = merge(learner.backward(batch) for batch in packs)
+    norm = learner.step()
+    return update_metrics(merge(ranks.gather(mine)), norm, lr)
 
 
 def evaluate_and_save_when_due(step: int, config: Config, parts: Parts, run: Run) -> None:
@@ -156,7 +164,7 @@ def evaluate_now(step: int, config: Config, parts: Parts, run: Run) -> Evaluatio
     with run.phase("evaluate"):
         fault("evaluate", step)
         sampled = Sampling(config.temperature, config.max_new_tokens, parts.stop)
-        results, predictions = evaluate_ways(parts.engine, parts.grader, parts.held_out, config.eval.ways, sampled, config.seed)
+        results, predictions = evaluate_ways(parts.engine, parts.grader, parts.held_out, config.eval.ways, sampled, config.seed, run.ranks)
     if parts.held_out:
         run.write_predictions(step, predictions)
         row = {"step": step, "evaluation": {way: {name: asdict(e) for name, e in sets.items()} for way, sets in results.items()}}

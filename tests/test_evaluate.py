@@ -8,6 +8,7 @@ import pytest
 from fastgrpo.accuracy import measure
 from fastgrpo.evaluate import chosen_metric, evaluate, evaluate_ways, request_seed, summary
 from fastgrpo.model import load_model, load_tokenizer
+from fastgrpo.ranks import Ranks
 from fastgrpo.rewards import Grader
 from fastgrpo.rollout.native import NativeEngine
 from fastgrpo.types import Completion, Grade, Prompt, Sampling
@@ -121,13 +122,15 @@ def test_grading_goes_on_while_others_are_drawn():
 
 def test_sets_are_drawn_in_each_way_with_seeds_of_their_own(grader):
     sampler = by_number(RIGHT, WRONG)
-    results, rows = evaluate_ways(sampler, grader, {"a": PROMPTS, "b": PROMPTS[:1]}, ("sampled", "greedy"), Sampling(0.6, 8), seed=0)
+    results, rows = evaluate_ways(
+        sampler, grader, {"a": PROMPTS, "b": PROMPTS[:1]}, ("sampled", "greedy"), Sampling(0.6, 8), seed=0, ranks=Ranks()
+    )
     assert sampler.temperatures == [0.6, 0.6, 0.0, 0.0]
     assert {way: {name: found.accuracy for name, found in sets.items()} for way, sets in results.items()} == {
         way: {"a": 0.5, "b": 1.0} for way in ("sampled", "greedy")
     }
     assert {way: len(found) for way, found in rows.items()} == {"sampled": 7, "greedy": 7}
-    assert list(evaluate_ways(sampler, grader, {"a": PROMPTS}, ("greedy",), Sampling(0.6, 8), seed=0)[0]) == ["greedy"]
+    assert list(evaluate_ways(sampler, grader, {"a": PROMPTS}, ("greedy",), Sampling(0.6, 8), seed=0, ranks=Ranks())[0]) == ["greedy"]
 
 
 def of(problems, accuracy):

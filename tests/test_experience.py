@@ -5,6 +5,7 @@ import pytest
 from fastgrpo.config import load_config
 from fastgrpo.experience import collect
 from fastgrpo.metrics import experience_metrics
+from fastgrpo.ranks import Ranks
 from fastgrpo.types import Grade, Prompt, Rollout
 
 PROMPTS = [Prompt(f"p{i}", (1, i), "7") for i in range(40)]
@@ -12,6 +13,8 @@ PROMPTS = [Prompt(f"p{i}", (1, i), "7") for i in range(40)]
 
 class Clock:
     """Stands for a run: phases pass."""
+
+    ranks = Ranks()
 
     def phase(self, name):
         from contextlib import nullcontext

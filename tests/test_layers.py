@@ -9,21 +9,27 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    "errors types config config_sections config_errors settings_file faults",
-    "templates data sources problem_sets overlap arithmetic rewards accuracy published advantages packing loss metrics",
+    "errors types config config_sections config_errors settings_file faults ranks watchdog",
+    "templates data sources problem_sets overlap arithmetic rewards accuracy published advantages balance packing loss metrics",
     "model rollout learner",
     "run trainer experience checkpoint evaluate predictions benchmark pretrain model_source engines "
     "analyze plan doctor data_check reward_check",
-    "report experiments integrations launch launch_evaluation display cli __main__ __init__",
+    "report experiments integrations launch launch_evaluation spawn display cli __main__ __init__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 SIBLINGS = {
-    *(("config", "config_errors"), ("config", "config_sections"), ("config", "settings_file"), ("config_errors", "settings_file")),
+    *(
+        ("config", "config_errors"),
+        ("watchdog", "ranks"),
+        ("config", "config_sections"),
+        ("config", "settings_file"),
+        ("config_errors", "settings_file"),
+    ),
     *(("rollout", "model"), ("learner", "model"), ("pretrain", "checkpoint"), ("trainer", "checkpoint")),
     *(("trainer", "evaluate"), ("analyze", "evaluate"), ("trainer", "run"), ("evaluate", "run"), ("pretrain", "run")),
     *(("trainer", "experience"), ("experience", "evaluate"), ("experience", "run"), ("run", "predictions")),
     *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "pretrain")),
-    *(("cli", edge) for edge in ("report", "experiments", "launch", "launch_evaluation", "display")),
+    *(("cli", edge) for edge in ("report", "experiments", "launch", "launch_evaluation", "spawn", "display")),
     *(
         ("__main__", "cli"),
         ("data", "arithmetic"),
@@ -31,11 +37,12 @@ SIBLINGS = {
         ("data", "sources"),
         ("data", "problem_sets"),
         ("overlap", "data"),
+        ("packing", "balance"),
     ),
 }
 SOURCES = {path: path.relative_to(ROOT / "fastgrpo").with_suffix("").parts for path in sorted((ROOT / "fastgrpo").rglob("*.py"))}
 KERNELS = sorted((ROOT / "kernels").rglob("*.py"))
-LIGHT = ("errors", "types", "config", "faults", "cli", "__init__", "data", "sources", "problem_sets", "overlap", "data_check")
+LIGHT = ("errors", "types", "config", "faults", "cli", "__init__", "data", "sources", "problem_sets", "overlap", "data_check", "balance")
 
 
 def imported(text: str, package: tuple[str, ...]) -> set[str]:

@@ -96,14 +96,14 @@ def test_old_logprobs_are_taken_before_the_first_step(tmp_path, tiny_model_dir, 
     seen = []
     honest = trainer.update
 
-    def spy(packs, step, learner, lr):
+    def spy(packs, step, learner, lr, ranks):
         seen.extend((batch, number) for number, batch in enumerate(packs) if batch.old_logprobs is not None)
         now = [learner.logprobs(batch) for batch in packs]
         drift = [
             (n - b.old_logprobs)[b.loss_mask].abs().max().item() for n, b in zip(now, packs, strict=True) if b.old_logprobs is not None
         ]
         drifts.extend(drift)
-        return honest(packs, step, learner, lr)
+        return honest(packs, step, learner, lr, ranks)
 
     drifts = []
     monkeypatch.setattr(trainer, "update", spy)

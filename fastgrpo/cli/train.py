@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -14,17 +15,29 @@ Settings = Annotated[
 ]
 
 
-def train(settings: Settings = None) -> None:
-    """Train a model. Without arguments: the recipe `tiny`, on CPU, in minutes."""
+def train(
+    settings: Settings = None,
+    gpus: Annotated[int, typer.Option(min=1, help="Ranks to start on this machine: one for each GPU, or processes on a CPU.")] = 1,
+) -> None:
+    """Train a model. Without arguments: the recipe `tiny`, on CPU, in minutes. It also runs under torchrun."""
     resolved = _resolve(settings)
+    if gpus > 1 and "RANK" not in os.environ:
+        from fastgrpo.spawn import run_ranks
+
+        raise typer.Exit(run_ranks(gpus, ["train", *(settings or [])]))
     from rich.console import Console
 
-    from fastgrpo.display import closing_table, make_display
+    from fastgrpo.display import NoDisplay, closing_table, make_display
     from fastgrpo.launch import launch
 
-    summary, directory = launch(resolved, make_display())
-    Console().print(closing_table(summary))
-    print(f"run directory: {directory}")
+    first = os.environ.get("RANK", "0") == "0"
+    summary, directory = launch(resolved, make_display() if first else NoDisplay())
+    if first:
+        Console().print(closing_table(summary))
+        print(f"run directory: {directory}")
+    from fastgrpo.ranks import leave_ranks
+
+    leave_ranks()
 
 
 def show(settings: Settings = None) -> None:

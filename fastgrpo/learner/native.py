@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fastgrpo.errors import HealthError
 from fastgrpo.loss import packed_loss
 from fastgrpo.model import head_weight, kept_hidden_states, model_logprobs
+from fastgrpo.ranks import lost_ranks_named
 from fastgrpo.types import PackedBatch
 
 if TYPE_CHECKING:
@@ -100,8 +101,9 @@ class NativeLearner:
 
     def _sum_over_ranks(self) -> None:
         if dist.is_initialized() and dist.get_world_size() > 1:
-            for gradient in self.gradients:
-                dist.all_reduce(gradient, op=dist.ReduceOp.SUM)
+            with lost_ranks_named():
+                for gradient in self.gradients:
+                    dist.all_reduce(gradient, op=dist.ReduceOp.SUM)
 
 
 def _master(parameter: nn.Parameter) -> Tensor:

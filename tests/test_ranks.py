@@ -1,0 +1,138 @@
+"""`fastgrpo train` on several ranks: the same run as on one, and an end with one clear cause when a rank fails, hangs or is slow."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_trainer import letter_problems
+
+from fastgrpo.ranks import Ranks
+
+__all__ = ["letter_problems"]
+ROOT = Path(__file__).parents[1]
+SETTINGS = [
+    *("dtype=float32", "steps=3", "prompts_per_step=6", "samples_per_prompt=4", "updates_per_rollout=3", "max_new_tokens=12"),
+    *(
+        "lr=1e-4",
+        "loss.truncation=keep",
+        "template=no",
+        "tokens_per_pack=200",
+        "loss.type=dr_grpo",
+        "eval.verifier=fast",
+        "temperature=0.7",
+    ),
+]
+
+
+@pytest.fixture
+def train(tmp_path, tiny_model_dir, letter_problems):
+    """Starts a run of a few steps in this directory; gives back the finished process and the run's directory."""
+
+    rewards = tmp_path / "rewards.py"
+    rewards.write_text("import zlib\ndef even(completions):\n    return [zlib.crc32(text.encode()) % 2 for text in completions]\n")
+
+    def start(name, *arguments, launcher=(), faults=""):
+        directory = tmp_path / name
+        given = [f"model={tiny_model_dir}", f"data.train={letter_problems}", f"data.eval=[{letter_problems}]", f"run_dir={directory}"]
+        given.append(f"reward.function={rewards}:even")
+        command = [sys.executable, *launcher, "-m", "fastgrpo", "train", "tiny", *SETTINGS, *given, *arguments]
+        environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+        environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}", "FASTGRPO_FAULTS": faults}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120), directory
+
+    return start
+
+
+def rollouts(directory):
+    paths = sorted((directory / "rollouts").iterdir())
+    rows = [row for path in paths for row in pyarrow.parquet.read_table(path).to_pylist()]
+    return [(row["step"], row["prompt_id"], row["sample"], row["token_ids"], row["reward"], row["advantage"]) for row in rows]
+
+
+def metrics(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(directory):
+    return load_file(directory / "checkpoints" / "latest" / "model.safetensors")
+
+
+@pytest.mark.slow  # 30 s: four runs, of one, two, three and four ranks
+def test_any_number_of_ranks_is_the_same_run(train):
+    done, alone = train("alone")
+    assert done.returncode == 0, done.stderr
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4")
+    for name, arguments, launcher in (("two", ("--gpus", "2"), ()), ("three", ("--gpus", "3"), ()), ("torchrun", (), torchrun)):
+        done, directory = train(name, *arguments, launcher=launcher)
+        assert done.returncode == 0, done.stderr
+        assert rollouts(directory) == rollouts(alone)
+        for mine, theirs in zip(metrics(alone), metrics(directory), strict=True):
+            assert theirs["step"] == mine["step"] and theirs.get("evaluation") == mine.get("evaluation")
+            for one, other in zip(mine.get("updates", []), theirs.get("updates", []), strict=True):
+                assert other == pytest.approx(one, rel=1e-4, abs=1e-6)
+        one, other = weights(alone), weights(directory)
+        assert all(torch.allclose(one[key], other[key], rtol=1e-4, atol=1e-6) for key in one)
+        assert not all(torch.equal(one[key], other[key]) for key in one)  # sums in another order: several ranks did compute them
+    assert sorted(path.name for path in (directory / "logs").iterdir()) == [f"rank_{rank}.log" for rank in range(4)]
+
+
+@pytest.mark.slow  # 10 s each
+@pytest.mark.parametrize(
+    "point", ["learn", *(pytest.param(point, marks=pytest.mark.long) for point in ("sample", "grade", "save", "evaluate"))]
+)
+def test_a_rank_that_crashes_ends_all_and_is_the_one_heard_of(train, point):
+    step = {"save": 3, "evaluate": 0}.get(point, 2)
+    started = time.monotonic()
+    done, _ = train("run", "--gpus", "2", faults=f"{point}@{step}:1:raise")
+    assert time.monotonic() - started < 40
+    assert done.returncode == 1
+    assert f"InjectedFault: {point}@{step}:1:raise" in done.stderr
+    assert done.stderr.rstrip().endswith("fastgrpo: rank 1 ended with exit code 1; the others were stopped")
+    assert "lost touch" not in done.stderr
+
+
+@pytest.mark.slow  # 10 s each
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("learn@2:1:kill", "fastgrpo: rank 1 was killed by SIGKILL; the others were stopped"),
+        pytest.param("sample@2:1:hang", "fastgrpo: rank 1 hangs: the phase 'sample' has taken", marks=pytest.mark.long),
+        ("learn@2:0:hang", "fastgrpo: rank 0 hangs: the phase 'learn' has taken"),
+    ],
+)
+def test_a_rank_that_dies_or_hangs_is_named(train, fault, words):
+    done, _ = train("run", "--gpus", "2", "health.phase_seconds=4", faults=fault)
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
+@pytest.mark.slow  # 8 s
+def test_a_number_that_is_not_finite_on_one_rank_ends_all_with_4_and_changes_no_weight(train):
+    done, directory = train("run", "--gpus", "2", faults="learn@2:1:nan")
+    assert done.returncode == 4
+    assert "the gradient norm is nan" in done.stderr
+    assert not (directory / "checkpoints" / "latest").exists()
+
+
+def test_a_wrong_setting_is_told_once_and_before_any_rank_starts(train):
+    done, directory = train("run", "--gpus", "2", "steps=0")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and "steps is 0" in done.stderr
+    done, directory = train("run", "--gpus", "9")
+    assert done.returncode == 2 and not directory.exists()
+    assert "prompts_per_step=6 leaves some of 9 ranks without a prompt" in done.stderr
+
+
+@pytest.mark.parametrize(("count", "size"), [(0, 3), (1, 3), (7, 1), (7, 3), (9, 3), (2, 5)])
+def test_sharing_and_joining_keeps_all_in_order(count, size, monkeypatch):
+    items = list(range(count))
+    shares = [Ranks(rank, size).share(items) for rank in range(size)]
+    monkeypatch.setattr(Ranks, "gather", lambda self, mine: shares)
+    assert Ranks(0, size).join(shares[0]) == items
