@@ -94,6 +94,7 @@ def _run(resolved: ResolvedConfig, sets: Mapping[str, ProblemSet], observer: Obs
 
         summary = train(config, parts, run)
         run.write("summary.json", json.dumps(summary, indent=1) + "\n")
+        ranks.gather("done")  # none takes its engine down while another still needs it
     return summary, directory
 
 

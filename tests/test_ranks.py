@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 import torch
+from rollout.colocation import requires_vllm
 from safetensors.torch import load_file
 from test_trainer import letter_problems
 
@@ -81,6 +82,17 @@ def test_any_number_of_ranks_is_the_same_run(train):
         assert all(torch.allclose(one[key], other[key], rtol=1e-4, atol=1e-6) for key in one)
         assert not all(torch.equal(one[key], other[key]) for key in one)  # sums in another order: several ranks did compute them
     assert sorted(path.name for path in (directory / "logs").iterdir()) == [f"rank_{rank}.log" for rank in range(4)]
+
+
+@requires_vllm
+@pytest.mark.slow  # 25 s: each rank builds an engine
+def test_ranks_with_an_engine_each_draw_what_one_process_draws(train):
+    done, alone = train("alone")
+    assert done.returncode == 0, done.stderr
+    done, directory = train("two", "--gpus", "2", "rollout.engine=vllm", "rollout.cache_gib=0.05")
+    assert done.returncode == 0, done.stderr
+    assert rollouts(directory) == rollouts(alone)
+    assert all(row["parity"]["largest"] < 2e-3 for row in metrics(directory) if "updates" in row)
 
 
 @pytest.mark.slow  # 10 s each
