@@ -162,6 +162,7 @@ def build_parts(
 ) -> Parts:
     """The learner on the model's weights, with all that the loop needs; `reference` is None without a KL term."""
     from fastgrpo.learner.native import NativeLearner
+    from fastgrpo.model import training_cost
     from fastgrpo.trainer import Parts
 
     learners = {"native": NativeLearner}
@@ -173,6 +174,7 @@ def build_parts(
         prompts=prompts[config.data.train],
         held_out={source: prompts[source] for source in config.data.eval},
         reference=reference,
+        cost=training_cost(model),
         stop=TEMPLATES[config.template].stop,
         checkpoints=checkpoints,
     )

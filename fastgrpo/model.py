@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastgrpo.balance import Cost, transformer_cost
 from fastgrpo.errors import InputError
 from fastgrpo.types import PackedBatch
 from fastgrpo_kernels import linear_logprobs
@@ -111,6 +112,13 @@ def prepare(model: PreTrainedModel) -> PreTrainedModel:
             f"{type(model).__name__} cannot be trained: its packed log-probs differ from its plain ones (attention or head unlike Llama's)"
         )
     return model
+
+
+def training_cost(model: PreTrainedModel) -> Cost:
+    """What a sequence costs to train on, by its length."""
+    config = model.config
+    width = config.num_attention_heads * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    return transformer_cost(sum(parameter.numel() for parameter in model.parameters()), config.num_hidden_layers, width)
 
 
 def head_weight(model: nn.Module) -> Tensor:

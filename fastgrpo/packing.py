@@ -10,25 +10,17 @@ from collections.abc import Sequence
 
 import torch
 
+from fastgrpo.balance import Cost, schedule_packs
 from fastgrpo.types import PackedBatch, TrainingSequence
 
 
 def pack(sequences: Sequence[TrainingSequence], tokens_per_pack: int, dtype: torch.dtype = torch.float32) -> list[PackedBatch]:
-    """Cuts sequences into packs, longest first, each into the first pack with room (first-fit decreasing).
+    """Cuts sequences into packs for one rank, longest first, each into the first pack with room (first-fit decreasing).
 
     `dtype` is that of advantages, scale and log-probs: float32, or float64 for exact comparisons.
     """
-    bins: list[list[TrainingSequence]] = []
-    room: list[int] = []
-    for sequence in sorted(sequences, key=len, reverse=True):
-        place = next((i for i, free in enumerate(room) if free >= len(sequence)), None)
-        if place is None:
-            bins.append([sequence])
-            room.append(tokens_per_pack - len(sequence))
-        else:
-            bins[place].append(sequence)
-            room[place] -= len(sequence)
-    return [pack_one(sequences, dtype) for sequences in bins]
+    (packs,) = schedule_packs([len(sequence) for sequence in sequences], tokens_per_pack, 1, Cost(1, 0))
+    return [pack_one([sequences[index] for index in own], dtype) for own in packs]
 
 
 def pack_one(sequences: Sequence[TrainingSequence], dtype: torch.dtype = torch.float32) -> PackedBatch:

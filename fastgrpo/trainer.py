@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,16 +17,16 @@ from fastgrpo.errors import HealthError
 from fastgrpo.evaluate import Evaluations, chosen_metric, evaluate_ways, summary
 from fastgrpo.experience import Experience, collect
 from fastgrpo.faults import fault
-from fastgrpo.loss import needs_all_sequences, token_scales
 from fastgrpo.metrics import experience_metrics, merge, update_metrics
-from fastgrpo.model import DTYPES, model_logprobs
-from fastgrpo.packing import pack
+from fastgrpo.model import model_logprobs
 from fastgrpo.rollout.parity import parity, require_parity, spread
-from fastgrpo.types import GRADE_STATUSES, PackedBatch, Prompt, Sampling, ScoredGroup, TrainingSequence
+from fastgrpo.types import GRADE_STATUSES, PackedBatch, Prompt, Sampling
+from fastgrpo.updates import cut_updates, own_share
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from fastgrpo.balance import Cost
     from fastgrpo.config import Config
     from fastgrpo.learner import Learner
     from fastgrpo.ranks import Ranks
@@ -42,7 +41,7 @@ GRADED_SHARE = 0.95  # of responses; below, something is wrong with grading rath
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a run is made of. `scorer` gives rewards, `grader` judges evaluations; `held_out` maps the name of a problem set to its
-    prompts; `reference` exists only with loss.beta > 0."""
+    prompts; `reference` exists only with loss.beta > 0; `cost` is what a sequence costs to learn from."""
 
     engine: RolloutEngine
     learner: Learner
@@ -51,6 +50,7 @@ class Parts:
     prompts: Sequence[Prompt]
     held_out: Mapping[str, Sequence[Prompt]]
     reference: nn.Module | None
+    cost: Cost
     stop: tuple[str, ...]
     checkpoints: Checkpoints
 
@@ -73,9 +73,10 @@ def train(config: Config, parts: Parts, run: Run) -> dict:
         }
         health.check_grading(step, experience)
         with run.phase("learn"):
-            updates = [run.ranks.share(packs) for packs in pack_updates(experience.groups, step, config)]
-            updates = with_other_logprobs(updates, config, parts)
+            shares = [own_share(part, config, parts.cost, run.ranks) for part in cut_updates(experience.groups, step, config)]
+            updates = with_other_logprobs([packs for packs, _ in shares], config, parts)
             learned = [update(packs, step, learner, config.lr, run.ranks) for packs in updates]
+            learned = [report | layout for report, (_, layout) in zip(learned, shares, strict=True)]
         run.log_row(report | {"updates": learned})
         health.check_signal(step, experience)
     engine.update_weights(learner.named_weights())
@@ -98,30 +99,6 @@ def engine_report(step: int, experience: Experience, config: Config, parts: Part
     return {"rollout_engine": parts.engine.metrics(), "parity": asdict(found)}
 
 
-def pack_updates(groups: Sequence[ScoredGroup], step: int, config: Config) -> list[list[PackedBatch]]:
-    """The packs of each optimizer update: responses permuted, cut into equal parts, each with its complete divisor.
-
-    Sequences without gradient (masked, or of zero advantage when nothing else pulls) are dropped after the divisor is known.
-    """
-    responses = [(group, j) for group in groups for j in range(len(group.rollouts))]
-    random.Random(f"{config.seed}/permute {step}").shuffle(responses)
-    size = len(responses) // config.updates_per_rollout
-    keep_all = needs_all_sequences(config.loss)
-    updates = []
-    for start in range(0, len(responses), size):
-        part = [(group.prompt, group.rollouts[j], group.advantages[j]) for group, j in responses[start : start + size]]
-        lengths = [len(rollout.token_ids) for _, rollout, _ in part]
-        masked = [config.loss.truncation == "mask" and rollout.truncated for _, rollout, _ in part]
-        scales = token_scales(config.loss.type, lengths, masked, config.max_new_tokens)
-        sequences = [
-            TrainingSequence(prompt.token_ids, rollout.token_ids, rollout.logprobs, advantage, scale)
-            for (prompt, rollout, advantage), scale in zip(part, scales, strict=True)
-            if keep_all or (advantage != 0 and scale != 0)
-        ]
-        updates.append(pack(sequences, config.tokens_per_pack, _token_dtype(config.dtype)))
-    return updates
-
-
 def with_other_logprobs(updates: list[list[PackedBatch]], config: Config, parts: Parts) -> list[list[PackedBatch]]:
     """Adds old and reference log-probs, all before any optimizer step. The first update is on-policy: its ratio is 1 without them."""
     filled = []
@@ -129,7 +106,8 @@ def with_other_logprobs(updates: list[list[PackedBatch]], config: Config, parts:
         if config.old_logprobs == "sampler":
             packs = [batch.with_logprobs(old_logprobs=batch.sampler_logprobs) for batch in packs]
         elif number > 0:
-            packs = [batch.with_logprobs(old_logprobs=parts.learner.logprobs(batch)) for batch in packs]
+            old = parts.learner.logprobs(packs)
+            packs = [batch.with_logprobs(old_logprobs=logprobs) for batch, logprobs in zip(packs, old, strict=True)]
         if parts.reference is not None:
             packs = [batch.with_logprobs(ref_logprobs=model_logprobs(parts.reference, batch, config.temperature)) for batch in packs]
         filled.append(packs)
@@ -140,9 +118,8 @@ def update(packs: Sequence[PackedBatch], step: int, learner: Learner, lr: float,
     """One optimizer update over this rank's packs; also without any, since Adam's momentum moves on. The report is of all ranks."""
     if fault("learn", step):
         packs = [dataclasses.replace(batch, scale=batch.scale * math.nan) for batch in packs]
-    mine = merge(learner.backward(batch) for batch in packs)
-    norm = learner.step()
-    return update_metrics(merge(ranks.gather(mine)), norm, lr)
+    stats, norm = learner.update(packs)
+    return update_metrics(merge(ranks.gather(merge(stats))), norm, lr)
 
 
 def evaluate_and_save_when_due(step: int, config: Config, parts: Parts, run: Run) -> None:
@@ -205,8 +182,3 @@ class Health:
             )
         if self.silent_steps == (limit + 1) // 2:
             self.run.note(f"step {step}: no group had two different rewards for {self.silent_steps} steps; at {limit} the run ends")
-
-
-def _token_dtype(dtype: str):
-    """Advantages and log-probs travel in float32, in float64 for a float64 model."""
-    return DTYPES["float64" if dtype == "float64" else "float32"]

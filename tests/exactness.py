@@ -152,7 +152,7 @@ def learner_result(
     for number, packs in enumerate(updates):
         packs = [] if not packs else share(plant(packs))
         if number > 0:
-            packs = [batch.with_logprobs(old_logprobs=learner.logprobs(batch)) for batch in packs]
+            packs = [batch.with_logprobs(old_logprobs=learner.logprobs([batch])[0]) for batch in packs]
         if loss.beta:
             packs = [batch.with_logprobs(ref_logprobs=model_logprobs(reference, batch, TEMPERATURE)) for batch in packs]
         filled.append(packs)

@@ -12,7 +12,7 @@ LAYERS = (
     "errors types config config_sections config_errors settings_file faults ranks watchdog",
     "templates data sources problem_sets overlap arithmetic rewards accuracy published advantages balance packing loss metrics",
     "model rollout learner",
-    "run trainer experience checkpoint evaluate predictions benchmark pretrain model_source engines "
+    "run trainer experience updates checkpoint evaluate predictions benchmark pretrain model_source engines "
     "analyze plan doctor data_check reward_check",
     "report experiments integrations launch launch_evaluation spawn display cli __main__ __init__",
 )
@@ -27,7 +27,7 @@ SIBLINGS = {
     ),
     *(("rollout", "model"), ("learner", "model"), ("pretrain", "checkpoint"), ("trainer", "checkpoint")),
     *(("trainer", "evaluate"), ("analyze", "evaluate"), ("trainer", "run"), ("evaluate", "run"), ("pretrain", "run")),
-    *(("trainer", "experience"), ("experience", "evaluate"), ("experience", "run"), ("run", "predictions")),
+    *(("trainer", "experience"), ("trainer", "updates"), ("experience", "evaluate"), ("experience", "run"), ("run", "predictions")),
     *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "pretrain")),
     *(("cli", edge) for edge in ("report", "experiments", "launch", "launch_evaluation", "spawn", "display")),
     *(

@@ -41,10 +41,10 @@ def test_two_backwards_add_up_to_one_of_twice_the_scale(tiny_model_dir):
 def test_a_positive_advantage_raises_the_logprob_and_a_negative_one_lowers_it(tiny_model_dir):
     for advantage in (1.0, -1.0):
         one = learner(tiny_model_dir, lr=1e-4)
-        before = one.logprobs(batch()).sum()
+        before = one.logprobs([batch()])[0].sum()
         one.backward(batch(advantage))
         one.step()
-        assert (one.logprobs(batch()).sum() - before) * advantage > 0.01
+        assert (one.logprobs([batch()])[0].sum() - before) * advantage > 0.01
 
 
 def test_bf16_weights_have_fp32_masters_that_keep_small_updates(tiny_model_dir):
@@ -125,6 +125,6 @@ def test_state_restores_the_same_next_update(tiny_model_dir):
 
 def test_the_ratio_is_exactly_one_over_the_same_pack(tiny_model_dir):
     one = learner(tiny_model_dir)
-    stats = one.backward(batch().with_logprobs(old_logprobs=one.logprobs(batch())))
+    stats = one.backward(batch().with_logprobs(old_logprobs=one.logprobs([batch()])[0]))
     assert stats["ratio_max"] == 1.0
     assert stats["k3_sum"] == 0.0

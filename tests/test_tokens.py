@@ -7,14 +7,16 @@ import shutil
 import pytest
 import torch
 
+from fastgrpo.balance import Cost
 from fastgrpo.config import load_config
 from fastgrpo.data import render_prompts
 from fastgrpo.model import load_model, load_tokenizer, model_logprobs
 from fastgrpo.packing import pack
+from fastgrpo.ranks import Ranks
 from fastgrpo.rollout.native import NativeEngine
 from fastgrpo.templates import TEMPLATES, Template
-from fastgrpo.trainer import pack_updates
 from fastgrpo.types import Grade, Problem, Prompt, Sampling, ScoredGroup, TrainingSequence
+from fastgrpo.updates import cut_updates, own_share
 
 END, BEGIN, LONGEST = "<|endoftext|>", "<|begin|>", 6
 PROBLEMS = [Problem(f"p{i}", text, "a") for i, text in enumerate(("abba", "babab" * 3, "aaaab", "b"))]
@@ -85,7 +87,7 @@ def test_the_ids_that_are_trained_on_are_those_that_were_sampled(engine, tokeniz
     grade, advantages = Grade(1.0, True, "ok"), (0.5, -0.5, 0.25, -0.25)
     groups = [ScoredGroup(p, group, (grade,) * 4, (1.0,) * 4, advantages) for p, group in zip(prompts, rollouts, strict=True)]
     config = load_config("tiny", ["samples_per_prompt=4", "updates_per_rollout=2", "max_new_tokens=20", "tokens_per_pack=70"]).config
-    packs = [batch for packs in pack_updates(groups, 1, config) for batch in packs]
+    packs = [batch for part in cut_updates(groups, 1, config) for batch in own_share(part, config, Cost(1, 0), Ranks())[0]]
     want = [(prompt.token_ids, rollout.token_ids) for prompt, group in zip(prompts, rollouts, strict=True) for rollout in group]
     assert sorted(sequences_of(packs)) == sorted(want)
     for batch in packs:  # and the model gives these ids the log-probs that the sampler had

@@ -10,10 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from fastgrpo import trainer
+from fastgrpo.balance import Cost
 from fastgrpo.config import load_config
 from fastgrpo.errors import HealthError, InputError
 from fastgrpo.launch import launch
+from fastgrpo.ranks import Ranks
 from fastgrpo.types import Grade, Prompt, Rollout, ScoredGroup
+from fastgrpo.updates import cut_updates, own_share
 
 SMALL = [
     "dtype=float32",
@@ -98,7 +101,7 @@ def test_old_logprobs_are_taken_before_the_first_step(tmp_path, tiny_model_dir, 
 
     def spy(packs, step, learner, lr, ranks):
         seen.extend((batch, number) for number, batch in enumerate(packs) if batch.old_logprobs is not None)
-        now = [learner.logprobs(batch) for batch in packs]
+        now = learner.logprobs(packs)
         drift = [
             (n - b.old_logprobs)[b.loss_mask].abs().max().item() for n, b in zip(now, packs, strict=True) if b.old_logprobs is not None
         ]
@@ -197,11 +200,16 @@ def settings(*overrides):
     return load_config("tiny", [*SMALL, *overrides]).config
 
 
+def pack_updates(groups, step, config):
+    """The packs of each update, on one rank."""
+    return [own_share(part, config, Cost(1, 0), Ranks())[0] for part in cut_updates(groups, step, config)]
+
+
 def test_silent_groups_are_dropped_and_the_divisor_stays():
     groups = [group(0, (1.0, 1.0, 1.0, 1.0), (3, 4, 5, 6)), group(1, (1.0, 0.0, 0.0, 0.0), (3, 4, 5, 6))]
     one = settings("updates_per_rollout=1")
     pulled = settings("updates_per_rollout=1", "loss.beta=0.1")  # by the KL term: every sequence has a gradient
-    (dropped,), (kept,) = trainer.pack_updates(groups, 1, one), trainer.pack_updates(groups, 1, pulled)
+    (dropped,), (kept,) = pack_updates(groups, 1, one), pack_updates(groups, 1, pulled)
     assert sum(int(batch.loss_mask.sum()) for batch in dropped) == 18
     assert sum(int(batch.loss_mask.sum()) for batch in kept) == 36
     for batch in (*dropped, *kept):
@@ -210,19 +218,19 @@ def test_silent_groups_are_dropped_and_the_divisor_stays():
 
 def test_masked_truncated_responses_weigh_nothing_and_count_in_b():
     groups = [group(0, (1.0, 0.0, 0.0, 0.0), (3, 12, 5, 6))]
-    (packs,) = trainer.pack_updates(groups, 1, settings("updates_per_rollout=1", "loss.truncation=mask"))
+    (packs,) = pack_updates(groups, 1, settings("updates_per_rollout=1", "loss.truncation=mask"))
     assert sum(int(batch.loss_mask.sum()) for batch in packs) == 14
     assert torch.allclose(packs[0].scale[packs[0].loss_mask], torch.tensor(1 / (4 * 12)))
 
 
 def test_responses_are_permuted_over_updates_and_each_is_used_once():
     groups = [group(i, (1.0, 0.0, 1.0, 0.0), (1 + i, 2 + i, 3 + i, 4 + i)) for i in range(8)]
-    updates = trainer.pack_updates(groups, 1, settings())
+    updates = pack_updates(groups, 1, settings())
     assert len(updates) == 4
     lengths = [sorted(torch.cat([b.cu_seqlens.diff() for b in packs]).tolist()) for packs in updates]
     assert all(len(part) == 8 for part in lengths)
     assert sorted(length for part in lengths for length in part) == sorted(1 + len(r.token_ids) for g in groups for r in g.rollouts)
-    again = trainer.pack_updates(groups, 2, settings())
+    again = pack_updates(groups, 2, settings())
     assert [sorted(torch.cat([b.cu_seqlens.diff() for b in packs]).tolist()) for packs in again] != lengths
 
 

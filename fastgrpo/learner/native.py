@@ -6,7 +6,7 @@ loss carries its complete divisor already.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,12 +48,16 @@ class NativeLearner:
         self.optimizer = make_optimizer(self.masters)
         self.updates = 0
 
-    def logprobs(self, batch: PackedBatch) -> Tensor:
-        """See Learner. Float32 (float64 for a float64 model), on the pack's device."""
-        return model_logprobs(self.model, batch, self.temperature)
+    def logprobs(self, packs: Sequence[PackedBatch]) -> list[Tensor]:
+        """See Learner. Float32 (float64 for a float64 model), on the CPU."""
+        return [model_logprobs(self.model, batch, self.temperature) for batch in packs]
+
+    def update(self, packs: Sequence[PackedBatch]) -> tuple[list[dict[str, float]], float]:
+        """See Learner."""
+        return [self.backward(batch) for batch in packs], self.step()
 
     def backward(self, batch: PackedBatch) -> dict[str, float]:
-        """See Learner. The forward keeps only response rows; the fused loss makes their gradients in one pass."""
+        """Adds the gradient of one pack. The forward keeps only response rows; the fused loss makes their gradients in one pass."""
         output = packed_loss(kept_hidden_states(self.model, batch), head_weight(self.model), batch, self.loss, self.temperature)
         output.loss.backward()
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
@@ -63,7 +67,10 @@ class NativeLearner:
         return {"loss": output.loss.item()} | {name: value.item() for name, value in output.stats.items()}
 
     def step(self) -> float:
-        """See Learner. Raises HealthError, and leaves the weights alone, where a gradient is not finite."""
+        """The update from the gradients added since the last; their global norm before clipping.
+
+        Raises HealthError, and leaves the weights alone, where a gradient is not finite.
+        """
         self._sum_over_ranks()
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in self.gradients]))
         if not torch.isfinite(norm):

@@ -37,11 +37,11 @@ def spread(prompts: Sequence[Prompt], groups: Sequence[Sequence[Rollout]], count
     return [(prompts[i], groups[i][k % len(groups[i])]) for k, i in enumerate(chosen)]
 
 
-def parity(logprobs: Callable[[PackedBatch], Tensor], pairs: Sequence[tuple[Prompt, Rollout]]) -> Parity:
+def parity(logprobs: Callable[[Sequence[PackedBatch]], Sequence[Tensor]], pairs: Sequence[tuple[Prompt, Rollout]]) -> Parity:
     """`logprobs` is Learner.logprobs, at the temperature that the responses were sampled at."""
     sequences = [TrainingSequence(prompt.token_ids, rollout.token_ids, rollout.logprobs, 1.0, 1.0) for prompt, rollout in pairs]
     batch = pack_one(sequences)
-    gaps = (logprobs(batch) - batch.sampler_logprobs)[batch.loss_mask].abs()
+    gaps = (logprobs([batch])[0] - batch.sampler_logprobs)[batch.loss_mask].abs()
     return Parity(gaps.mean().item(), gaps.max().item(), len(gaps))
 
 
