@@ -8,16 +8,27 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastgrpo.ranks import Ranks
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Weights = Callable[[], Iterator[tuple[str, Tensor]]]
+
 
 class Checkpoints:
-    """The checkpoints of one run, below `directory`: step_N for each step saved. Every rank calls, rank 0 writes."""
+    """The checkpoints of one run, below `directory`: step_N for each step saved. Every rank calls, rank 0 writes.
 
-    def __init__(self, directory: Path, model, tokenizer, ranks: Ranks | None = None):
-        self.directory, self.model, self.tokenizer, self.ranks = directory, model, tokenizer, ranks or Ranks()
+    `weights` gives the names and tensors to save, each of which may be whole only until the next is asked for.
+    """
+
+    def __init__(self, directory: Path, model, tokenizer, weights: Weights, ranks: Ranks | None = None):
+        self.directory, self.model, self.tokenizer = directory, model, tokenizer
+        self.weights, self.ranks = weights, ranks or Ranks()
         self.best: tuple[int, float] | None = None
         self._due: set[int] = set()
 
@@ -40,8 +51,9 @@ class Checkpoints:
 
     def _write(self, step: int) -> Path:
         final = self.directory / f"step_{step}"
+        kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.weights() if self.ranks.first}
         if self.ranks.first and not final.exists():
-            save_policy(final, self.model, self.tokenizer)
+            save_policy(final, self.model, self.tokenizer, kept)
         return final
 
     def _remove(self, path: Path) -> None:
@@ -58,10 +70,10 @@ class Checkpoints:
         os.replace(pointer, self.directory / name)
 
 
-def save_policy(final: Path, model, tokenizer) -> None:
+def save_policy(final: Path, model, tokenizer, weights: Mapping[str, Tensor]) -> None:
     """Writes weights as safetensors, config and tokenizer to the directory `final`, which appears whole or not at all."""
     unfinished = final.with_name(final.name + ".tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(unfinished)
+    model.save_pretrained(unfinished, state_dict=dict(weights))
     tokenizer.save_pretrained(unfinished)
     os.replace(unfinished, final)

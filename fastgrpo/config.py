@@ -28,7 +28,7 @@ from fastgrpo.config_sections import (
     SamplingConfig,
 )
 from fastgrpo.errors import InputError
-from fastgrpo.settings_file import Setting, read_overrides, read_source, yaml_line
+from fastgrpo.settings_file import Setting, read_overrides, read_source, recipe_names, yaml_line
 
 
 class Config(BaseModel):
@@ -56,8 +56,8 @@ class Config(BaseModel):
     tokens_per_pack: int = Field(default=16384, ge=1, description="tokens of one forward pass; changes speed and memory, never the result")
     sampling: SamplingConfig = SamplingConfig()
     reward: RewardConfig = RewardConfig()
-    rollout: RolloutConfig = RolloutConfig()
     learner: LearnerConfig = LearnerConfig()
+    rollout: RolloutConfig = RolloutConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     health: HealthConfig = HealthConfig()
@@ -70,11 +70,31 @@ class Config(BaseModel):
             raise ValueError(f"it must divide prompts_per_step * samples_per_prompt = {prompts} * {samples} = {prompts * samples}")
         return updates
 
+    @field_validator("learner")
+    @classmethod
+    def _deepspeed_computes_this(cls, learner: LearnerConfig, info: ValidationInfo) -> LearnerConfig:
+        dtype = info.data.get("dtype")
+        wrong = {
+            "learner.engine=deepspeed computes in float32 or bfloat16, and dtype is float64": dtype == "float64",
+            "learner.zero=0 cannot add gradients up in float32 with dtype=bfloat16; set learner.zero=1": dtype == "bfloat16"
+            and learner.zero == 0,
+            "learner.offload needs learner.zero of 1 to 3": learner.offload != "none" and learner.zero == 0,
+            "learner.offload=all needs learner.zero=3": learner.offload == "all" and learner.zero != 3,
+        }
+        if learner.engine == "deepspeed" and any(wrong.values()):
+            raise ValueError(next(rule for rule, broken in wrong.items() if broken))
+        return learner
+
     @field_validator("rollout")
     @classmethod
     def _vllm_computes_in_this(cls, rollout: RolloutConfig, info: ValidationInfo) -> RolloutConfig:
         if rollout.engine == "vllm" and info.data.get("dtype") == "float64":
             raise ValueError("rollout.engine=vllm computes in float32 or bfloat16, and dtype is float64: change one of them")
+        learner = info.data.get("learner")
+        if rollout.weights == "shared" and learner is not None and (learner.engine, learner.zero) == ("deepspeed", 3):
+            raise ValueError(
+                "rollout.weights=shared needs whole weights on every rank, and learner.zero=3 spreads them: set one to another"
+            )
         return rollout
 
     @field_validator("checkpoint")
@@ -123,7 +143,8 @@ def load_config(source: str | None, overrides: Sequence[str]) -> ResolvedConfig:
         problems += invalid(error, source, known, fields, skip_missing=reading.unreadable)
     if problems or config is None:
         raise InputError("\n".join(problems))
-    return ResolvedConfig(config, {key: known[key].origin if key in known else "default" for key in fields}, Path(source).stem)
+    name = source if source in recipe_names() else Path(source).stem
+    return ResolvedConfig(config, {key: known[key].origin if key in known else "default" for key in fields}, name)
 
 
 def to_yaml(resolved: ResolvedConfig) -> str:

@@ -1,12 +1,47 @@
-"""Which rollout engine a run gets. It is built before the learner: an engine that shares the learner's weights lays them out first."""
+"""Which learner and which rollout engine a run gets, and in which order they are built."""
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fastgrpo.config import RolloutConfig
+    from fastgrpo.config import Config, RolloutConfig
+    from fastgrpo.learner import Learner
     from fastgrpo.rollout import RolloutEngine
+
+
+def make_learner(config: Config, model) -> Learner:
+    """Raises SetupError where DeepSpeed is asked for and not installed."""
+
+    def lr_at(update: int) -> float:
+        return config.lr
+
+    if config.learner.engine == "native":
+        from fastgrpo.learner.native import NativeLearner
+        from fastgrpo.learner.recompute import recompute_activations
+
+        if config.learner.recompute:
+            recompute_activations(model)
+        return NativeLearner(model, config.loss, config.temperature, lr_at, config.grad_clip)
+    from fastgrpo.learner.deepspeed import DeepSpeedLearner
+
+    return DeepSpeedLearner(model, config.loss, config.temperature, lr_at, config.grad_clip, config.learner)
+
+
+def make_both(config: Config, model, tokenizer) -> tuple[Learner, RolloutEngine]:
+    """The learner comes first: an engine that shares its weights views them where the learner lays them out.
+
+    Not so where the learner spreads weights over ranks: no rank has them whole after that, so the engine is made while it has, and the
+    native one samples with a copy.
+    """
+    context = config.max_prompt_tokens + config.max_new_tokens
+    if config.learner.engine == "deepspeed" and config.learner.zero == 3:
+        sampled = copy.deepcopy(model) if config.rollout.engine == "native" else model
+        engine = make_engine(config.rollout.model_copy(update={"weights": "push"}), sampled, tokenizer, context)
+        return make_learner(config, model), engine
+    learner = make_learner(config, model)
+    return learner, make_engine(config.rollout, model, tokenizer, context)
 
 
 def make_engine(settings: RolloutConfig, model, tokenizer, context: int) -> RolloutEngine:

@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING
 from fastgrpo.checkpoint import Checkpoints
 from fastgrpo.config import Config, ResolvedConfig, to_yaml
 from fastgrpo.data import ProblemSet, load_problems, render_prompts
-from fastgrpo.engines import engine_lines, make_engine
+from fastgrpo.engines import engine_lines, make_both
 from fastgrpo.errors import InputError
 from fastgrpo.model_source import model_directory, require_model
-from fastgrpo.ranks import join_ranks, launched_ranks
+from fastgrpo.ranks import Ranks, join_ranks, launched_ranks
 from fastgrpo.rewards import Grader, Scorer, require_rewards
 from fastgrpo.rewards.preflight import require_working_functions, require_working_grader
 from fastgrpo.run import Observer, Run, require_usable
 from fastgrpo.templates import TEMPLATES
 
 if TYPE_CHECKING:
-    from fastgrpo.trainer import Parts
     from fastgrpo.types import Prompt
 
 
@@ -71,16 +70,15 @@ def _run(resolved: ResolvedConfig, sets: Mapping[str, ProblemSet], observer: Obs
             observer.phase("checking rewards")
             check_rewards(config, sets[config.data.train], scorer)
         observer.phase("loading the model")
-        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-            path = model_directory(config.model, say)  # made once on each machine, while its other ranks wait to meet
-        ranks = join_ranks()
-        path = model_directory(config.model, lambda text: None)
+        ranks, path = meet(config.model, say)
         directory = ranks.gather(Path(config.run_dir or f"runs/{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}"))[0]
-        require_usable(directory) if ranks.first else None
         tokenizer, model, reference, prompts = load_all(path, config, sets, say)
         ranks.same_weights(model)
-        observer.phase("building the engine")
-        engine = make_engine(config.rollout, model, tokenizer, config.max_prompt_tokens + config.max_new_tokens)
+        from fastgrpo.model import training_cost
+
+        observer.phase("building learner and engine")
+        cost = training_cost(model)  # before the learner may spread the weights
+        learner, engine = make_both(config, model, tokenizer)
         stack.callback(engine.close)
         for line in engine_lines(engine):
             say(line)
@@ -88,14 +86,32 @@ def _run(resolved: ResolvedConfig, sets: Mapping[str, ProblemSet], observer: Obs
         run.log("\n".join(said))
         keep = run.log
         run.write("config.yaml", to_yaml(resolved))
-        checkpoints = Checkpoints(run.directory / "checkpoints", model, tokenizer, ranks)
-        parts = build_parts(config, model, reference, engine, prompts, scorer, grader, checkpoints)
-        from fastgrpo.trainer import train
+        from fastgrpo.trainer import Parts, train
 
+        parts = Parts(
+            engine=engine,
+            learner=learner,
+            scorer=scorer,
+            grader=grader,
+            prompts=prompts[config.data.train],
+            held_out={source: prompts[source] for source in config.data.eval},
+            reference=reference,
+            cost=cost,
+            stop=TEMPLATES[config.template].stop,
+            checkpoints=Checkpoints(run.directory / "checkpoints", model, tokenizer, learner.named_weights, ranks),
+        )
         summary = train(config, parts, run)
         run.write("summary.json", json.dumps(summary, indent=1) + "\n")
         ranks.gather("done")  # none takes its engine down while another still needs it
     return summary, directory
+
+
+def meet(model: str, say: Callable[[str], None]) -> tuple[Ranks, str]:
+    """This process among the ranks, and the model's path: a built-in one is made once on each machine, while its others wait."""
+    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        path = model_directory(model, say)
+        return join_ranks(), path
+    return join_ranks(), model_directory(model, say)
 
 
 def load_all(path: str, config: Config, sets: Mapping[str, ProblemSet], say: Callable[[str], None]):
@@ -155,26 +171,3 @@ def require_context(model, prompts: Mapping[str, list[Prompt]], max_new_tokens: 
             f"the longest prompt has {longest} tokens, and max_new_tokens={max_new_tokens} more exceed the model's context of {context}: "
             "lower max_prompt_tokens or max_new_tokens"
         )
-
-
-def build_parts(
-    config: Config, model, reference, engine, prompts: Mapping[str, list[Prompt]], scorer: Scorer, grader: Grader, checkpoints: Checkpoints
-) -> Parts:
-    """The learner on the model's weights, with all that the loop needs; `reference` is None without a KL term."""
-    from fastgrpo.learner.native import NativeLearner
-    from fastgrpo.model import training_cost
-    from fastgrpo.trainer import Parts
-
-    learners = {"native": NativeLearner}
-    return Parts(
-        engine=engine,
-        learner=learners[config.learner.engine](model, config.loss, config.temperature, lambda update: config.lr, config.grad_clip),
-        scorer=scorer,
-        grader=grader,
-        prompts=prompts[config.data.train],
-        held_out={source: prompts[source] for source in config.data.eval},
-        reference=reference,
-        cost=training_cost(model),
-        stop=TEMPLATES[config.template].stop,
-        checkpoints=checkpoints,
-    )

@@ -87,17 +87,18 @@ def lost_ranks_named() -> Iterator[None]:
 
 
 def launched_ranks() -> int:
-    """How many ranks a launcher has started, this one included; 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """How many ranks a launcher has started, this one included; 1 without a launcher. Raises SetupError for half a launch."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    missing = [name for name in LAUNCHED if name not in os.environ]
+    if size > 1 and missing:
+        raise SetupError(f"WORLD_SIZE is above 1, but not set are {', '.join(missing)}: start with torchrun, or with --gpus N")
+    return size
 
 
 def join_ranks() -> Ranks:
     """Meets the other ranks that torchrun or `--gpus` started, and takes this one's GPU. Raises SetupError where that fails."""
     if launched_ranks() == 1:
         return Ranks()
-    missing = [name for name in LAUNCHED if name not in os.environ]
-    if missing:
-        raise SetupError(f"WORLD_SIZE is above 1, but {', '.join(missing)} not set: start with torchrun, or with --gpus N")
     import torch
     import torch.distributed as dist
 

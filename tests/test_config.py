@@ -312,6 +312,9 @@ def test_every_setting_is_read_somewhere():
     [
         (["checkpoint.best=greedy_pooled", "data.eval=[]"], "checkpoint.best is greedy_pooled; it needs problem sets in data.eval"),
         (["checkpoint.best=greedy_average", "eval.ways=[sampled]"], "and greedy in eval.ways"),
+        (["learner.engine=deepspeed", "learner.offload=all"], "learner.offload=all needs learner.zero=3"),
+        (["learner.engine=deepspeed", "learner.zero=0", "dtype=bfloat16"], "set learner.zero=1"),
+        (["rollout.weights=shared", "learner.engine=deepspeed", "learner.zero=3"], "rollout.weights=shared needs whole weights"),
         (["rollout.engine=vllm", "dtype=float64"], "rollout.engine=vllm computes in float32 or bfloat16, and dtype is float64"),
         (["reward.function=[verifier, a.py:f]", "reward.weights=[1]"], "it needs one weight for each of the 2 rewards"),
         (["reward.weights=[a]"], "reward.weights is ['a']; it must be a list of numbers, [] for none"),

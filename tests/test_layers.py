@@ -42,7 +42,21 @@ SIBLINGS = {
 }
 SOURCES = {path: path.relative_to(ROOT / "fastgrpo").with_suffix("").parts for path in sorted((ROOT / "fastgrpo").rglob("*.py"))}
 KERNELS = sorted((ROOT / "kernels").rglob("*.py"))
-LIGHT = ("errors", "types", "config", "faults", "cli", "__init__", "data", "sources", "problem_sets", "overlap", "data_check", "balance")
+LIGHT = (
+    "errors",
+    "types",
+    "config",
+    "faults",
+    "cli",
+    "__init__",
+    "data",
+    "sources",
+    "problem_sets",
+    "overlap",
+    "data_check",
+    "balance",
+    "plan",
+)
 
 
 def imported(text: str, package: tuple[str, ...]) -> set[str]:

@@ -1,5 +1,6 @@
 """`fastgrpo train` on several ranks: the same run as on one, and an end with one clear cause when a rank fails, hangs or is slow."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -99,6 +100,39 @@ def test_ranks_with_an_engine_each_draw_what_one_process_draws(train):
     assert done.returncode == 0, done.stderr
     assert rollouts(directory) == rollouts(alone)
     assert all(row["parity"]["largest"] < 2e-3 for row in metrics(directory) if "updates" in row)
+
+
+requires_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed: make install")
+
+
+@requires_deepspeed
+@pytest.mark.slow  # 30 s: three runs
+def test_deepspeed_draws_and_learns_what_one_process_does(train):
+    done, alone = train("alone")
+    assert done.returncode == 0, done.stderr
+    for zero in (1, 3):
+        done, directory = train(f"zero{zero}", "--gpus", "2", "learner.engine=deepspeed", f"learner.zero={zero}")
+        assert done.returncode == 0, done.stderr
+        assert rollouts(directory) == rollouts(alone)
+        one, other = weights(alone), weights(directory)
+        assert one.keys() == other.keys()
+        assert all(torch.allclose(one[key], other[key], rtol=1e-3, atol=1e-5) for key in one)
+
+
+@requires_deepspeed
+@requires_vllm
+@pytest.mark.slow  # 40 s: each rank of both runs builds an engine
+def test_deepspeed_and_vllm_together_draw_what_one_process_draws(train):
+    done, alone = train("alone")
+    assert done.returncode == 0, done.stderr
+    for zero, way in ((2, "shared"), (3, "push")):
+        arguments = ("learner.engine=deepspeed", f"learner.zero={zero}", "rollout.engine=vllm", "rollout.cache_gib=0.05")
+        done, directory = train(f"zero{zero}", "--gpus", "2", *arguments)
+        assert done.returncode == 0, done.stderr
+        assert rollouts(directory) == rollouts(alone)
+        steps = [row for row in metrics(directory) if "updates" in row]
+        assert {row["rollout_engine"]["weights"] for row in steps} == {way}
+        assert all(row["parity"]["largest"] < 2e-3 for row in steps)
 
 
 @pytest.mark.slow  # 10 s each

@@ -9,6 +9,7 @@ import typer
 
 from fastgrpo.cli.data import check as data_check
 from fastgrpo.cli.evaluate import evaluate
+from fastgrpo.cli.plan import plan
 from fastgrpo.cli.reward import check as reward_check
 from fastgrpo.cli.train import show, train
 from fastgrpo.errors import FastgrpoError
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command("eval")(evaluate)
+app.command()(plan)
 for name, about, commands in (
     ("config", "Look at settings.", {"show": show}),
     ("data", "Look at problem sets.", {"check": data_check}),

@@ -59,8 +59,13 @@ class NativeEngine:
             self._generate_chunk([prompts[i] for i in chunk], n, sampling, [seeds[i][j] for i, j in keys], finish)
         return [tuple(found[i, j] for j in range(n)) for i in range(len(prompts))]
 
+    @torch.no_grad()
     def update_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Nothing to do: the module is the learner's own."""
+        """Copies what is not the module's own: nothing where it is the learner's, all where it is a copy."""
+        mine = dict(self.model.named_parameters())
+        for name, tensor in weights:
+            if mine[name].data_ptr() != tensor.data_ptr():
+                mine[name].copy_(tensor)
 
     def sleep(self) -> None:
         """Nothing to give back: the cache lives for one call."""

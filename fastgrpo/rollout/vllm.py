@@ -110,8 +110,11 @@ class InProcessVllm:
     def close(self) -> None:
         """Ends the engine, so that another can be built in this process. A process group that was there before it stays."""
         from vllm.distributed import cleanup_dist_env_and_memory, parallel_state
+        from vllm.v1.engine import core
 
+        core.cleanup_dist_env_and_memory = lambda *args, **kwargs: None  # it takes the trainer's process group down as well
         self.llm.llm_engine.engine_core.shutdown()
+        core.cleanup_dist_env_and_memory = cleanup_dist_env_and_memory
         del self.llm, self.runner
         gc.unfreeze()  # vLLM froze what lived when it was built: never collected otherwise
         if self.group_is_ours:
@@ -230,7 +233,7 @@ def _plain_linears() -> Iterator[None]:
 
 
 def _sampling_parameters(sampling: Sampling, eos_ids: list[int]):
-    """When a response ends, and that its log-probs are wanted. How tokens are drawn is not vLLM's affair (see `_choose`)."""
+    """When a response ends, and that its log-probs are wanted; how tokens are drawn is `_choose`'s affair."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 

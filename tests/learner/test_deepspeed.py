@@ -1,0 +1,118 @@
+"""DeepSpeed's learner against the naive formula, in bfloat16, and what it does beside computing: in processes of its own, over gloo."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rollout.colocation import requires_vllm
+
+from fastgrpo.config_sections import LearnerConfig
+from fastgrpo.errors import InputError
+from fastgrpo.learner.recompute import recompute_activations
+from fastgrpo.learner.zero_config import zero_config
+from fastgrpo.model import load_model
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+wanted = bool(os.environ.get("FASTGRPO_REQUIRE_DEEPSPEED"))  # where set, these tests must run
+missing = importlib.util.find_spec("deepspeed") is None and not wanted
+requires_deepspeed = pytest.mark.skipif(missing, reason="deepspeed is not installed: make install")
+
+
+@pytest.fixture(scope="module")
+def untied_model_dir(tiny_model_dir, tmp_path_factory) -> Path:
+    """The tiny model's shape with a head of its own."""
+    from transformers import AutoConfig, Qwen2ForCausalLM
+
+    directory, config = tmp_path_factory.mktemp("untied_model"), AutoConfig.from_pretrained(tiny_model_dir)
+    config.tie_word_embeddings = False
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        Qwen2ForCausalLM(config).save_pretrained(directory)
+    return directory
+
+
+def start(ranks: int, program: str, *arguments) -> subprocess.CompletedProcess:
+    launched = [*("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}")] if ranks > 1 else []
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "kernels", ROOT / "tests", HERE)))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    command = [sys.executable, *launched, str(HERE / program), *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done
+
+
+@requires_deepspeed
+@pytest.mark.slow  # 12 s with one rank, 27 s with 2, 25 s with 4, on two busy cores
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_any_zero_stage_cut_and_number_of_ranks_gives_the_naive_update_and_planted_bugs_are_seen(
+    tiny_model_dir, untied_model_dir, tmp_path, ranks
+):
+    start(ranks, "exactness_program.py", tiny_model_dir, untied_model_dir, tmp_path / "errors.json")
+    errors = json.loads((tmp_path / "errors.json").read_text())
+    assert len(errors["honest"]) >= 8 and len(errors["planted"]) >= 5 and len(errors["adamw"]) == 4
+    for case, found in errors["honest"].items():
+        assert max(found.values()) <= 1e-5, case
+    assert max(errors["adamw"].values()) <= 1e-4
+    for bug, found in errors["planted"].items():
+        assert min(found.values()) > 1e-3, bug
+
+
+@requires_deepspeed
+@pytest.mark.slow  # 45 s on two busy cores
+def test_two_ranks_clip_stop_restore_push_and_share_alike(tiny_model_dir, untied_model_dir):
+    done = start(2, "mechanics_program.py", tiny_model_dir, untied_model_dir)
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "OMP_NUM_THREADS" not in line and line.strip("* ")]
+    assert said == ["all checked"], "DeepSpeed should be quiet"
+
+
+@requires_deepspeed
+@requires_vllm
+@pytest.mark.slow  # 12 s each
+@pytest.mark.parametrize(("zero", "weights"), [(2, "shared"), (3, "push")])
+def test_the_real_engine_has_the_weights_of_every_update(zero, weights):
+    assert "all checked" in start(2, "engine_program.py", zero, weights).stdout
+
+
+@requires_deepspeed
+@pytest.mark.slow  # 15 s
+def test_bfloat16_adds_up_gradients_and_small_updates_in_float32(tiny_model_dir, tmp_path):
+    start(2, "precision_program.py", tiny_model_dir, tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["copy without masters"] < 0.5
+    for zero in (1, 2, 3):
+        of = found[f"zero {zero}"]
+        lost = found["bfloat16 accumulation"] - of["one batch"]
+        assert of["16 packs"] <= of["one batch"] + lost / 4 <= 1.1 * of["one batch"]
+        assert abs(of["moved"] - 1) < 1e-3 and of["off"] < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("settings", "dtype", "message"),
+    [
+        ({"zero": 1}, torch.float64, "float32 or bfloat16, not in torch.float64: use learner.engine=native"),
+        ({"zero": 0}, torch.bfloat16, "use learner.zero=1, or learner.engine=native"),
+        ({"zero": 0, "offload": "optimizer"}, torch.float32, "learner.offload=optimizer needs learner.zero of at least 1"),
+        ({"zero": 2, "offload": "all"}, torch.bfloat16, "needs learner.zero=3; zero is 2"),
+    ],
+)
+def test_settings_that_deepspeed_does_not_compute_exactly_are_refused(settings, dtype, message):
+    with pytest.raises(InputError, match=message):
+        zero_config(LearnerConfig(engine="deepspeed", **settings), dtype, 1.0)
+
+
+def test_recomputed_layers_run_twice_and_keep_dropout_off(tiny_model_dir):
+    model, runs = load_model(str(tiny_model_dir), "float32"), []
+    recompute_activations(model)
+    for layer in model.model.layers:
+        layer.mlp.register_forward_pre_hook(lambda *_: runs.append(1))
+        assert not any(module.training for module in layer.modules() if module is not layer)
+    loss = model(input_ids=torch.tensor([[1, 2, 3]]), use_cache=False).logits.sum()
+    assert len(runs) == 2
+    loss.backward()
+    assert len(runs) == 4
