@@ -26,3 +26,16 @@ def test_the_tiny_run_learns(tmp_path, seed):
     assert summary["greedy_after"] >= summary["greedy_before"] - 0.02
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "updates" in row] == list(range(1, summary["steps"] + 1))
+
+
+@pytest.mark.long  # 120 to 200 s each, on two cores
+@pytest.mark.timeout(1000)
+@pytest.mark.parametrize("engine", ["native", "vllm"])
+def test_two_ranks_learn_with_deepspeed_as_one_process_does(tmp_path, engine):
+    pytest.importorskip("deepspeed")
+    pytest.importorskip("vllm") if engine == "vllm" else None
+    settings = ("learner.engine=deepspeed", "learner.zero=3", f"rollout.engine={engine}", "rollout.cache_gib=0.25", "eval.every=0")
+    summary = train_tiny(tmp_path / "run", "--gpus", "2", *settings)
+    assert summary["accuracy_after"] >= 0.80
+    assert summary["accuracy_after"] >= summary["accuracy_before"] + 0.35
+    assert summary["greedy_after"] >= summary["greedy_before"] - 0.02

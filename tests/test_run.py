@@ -7,6 +7,7 @@ import time
 import pytest
 
 from fastgrpo.errors import InputError, SetupError
+from fastgrpo.ranks import Ranks
 from fastgrpo.run import Run
 from fastgrpo.types import Grade, Prompt, Rollout, ScoredGroup
 
@@ -137,3 +138,22 @@ def test_rollouts_read_back_row_for_row(run):
 def test_whole_files_are_written_below_the_directory(run):
     run.write("config.yaml", "lr: 1e-6\n")
     assert (run.directory / "config.yaml").read_text() == "lr: 1e-6\n"
+
+
+@pytest.mark.parametrize(
+    ("of_ranks", "noted"),
+    [
+        ([{"sample": 1.0}, {"sample": 30.0}, {"sample": 2.0}], ["rank 1 took 30 s for sample, where 2 s are usual"]),
+        ([{"grade": 2.0}, {"grade": 6.0}], []),  # some seconds more are no news
+        ([{"learn": 100.0}, {"learn": 120.0}], []),
+        ([{"learn": 100.0}], []),
+    ],
+)
+def test_a_rank_that_keeps_the_others_waiting_is_noted(tmp_path, monkeypatch, of_ranks, noted):
+    monkeypatch.setattr(Ranks, "gather", lambda self, mine: of_ranks)
+    listener = Listener()
+    with Run(tmp_path / "run", listener) as run:
+        run.log_row({"step": 1})
+    assert listener.notes == noted
+    row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert row["seconds"] == {name: max(found[name] for found in of_ranks) for name in of_ranks[0]}
