@@ -26,7 +26,8 @@ class Watchdog:
         self.watched = threading.get_ident()
         self.phases: list[tuple[str, float]] = []
         self._ended = threading.Event()
-        threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
+        self._thread.start()
 
     def enter(self, phase: str) -> None:
         self.phases.append((phase, time.monotonic()))
@@ -36,6 +37,7 @@ class Watchdog:
 
     def close(self) -> None:
         self._ended.set()
+        self._thread.join()
 
     def _watch(self) -> None:
         while not self._ended.wait(min(1.0, self.seconds / 4)):
