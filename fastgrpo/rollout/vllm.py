@@ -120,9 +120,9 @@ class InProcessVllm:
         if self.group_is_ours:
             parallel_state.destroy_model_parallel()
             parallel_state._WORLD = None
-            gc.collect()
         else:
             cleanup_dist_env_and_memory()
+        gc.collect()
         self.directory.cleanup()
 
     def _shares_of_ranks(self, mine: list) -> tuple[int, list[list]]:
@@ -170,8 +170,7 @@ class InProcessVllm:
         missing = [name for name in ("sampler", "input_batch", "requests") if not hasattr(self.runner, name)]
         if missing:
             raise SetupError(f"this vLLM's model runner has no {', '.join(missing)}: install the version that was tested")
-        self.runner.sampler = self._choose
-        cache = self.llm.llm_engine.vllm_config.cache_config
+        self.runner.sampler, cache = self._choose, self.llm.llm_engine.vllm_config.cache_config
         self.cache_tokens = cache.num_gpu_blocks * cache.block_size
 
     def _fill(self, model: nn.Module) -> None:
@@ -197,11 +196,10 @@ class InProcessVllm:
         from vllm.v1.outputs import LogprobsTensors, SamplerOutput
 
         names = self.runner.input_batch.req_ids[: len(logits)]
-        uniforms = [self.uniforms[name][len(self.runner.requests[name].output_token_ids)] for name in names]
-        uniforms = torch.tensor(uniforms, dtype=torch.float64).to(logits.device)
+        numbers = [self.uniforms[name][len(self.runner.requests[name].output_token_ids)] for name in names]
+        uniforms = torch.tensor(numbers, dtype=torch.float64, device=logits.device)
         chosen, logprobs = choose_tokens(logits.float(), self.temperature, uniforms, self.known)
-        column = chosen.int()[:, None]
-        ranks = torch.ones_like(chosen)  # nobody asks how many ids are likelier
+        ranks, column = torch.ones_like(chosen), chosen.int()[:, None]  # nobody asks how many ids are likelier: all are of rank 1
         return SamplerOutput(column, LogprobsTensors(column, logprobs[:, None], ranks))
 
 
