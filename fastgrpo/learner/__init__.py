@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from fastgrpo.types import PackedBatch
@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 
 class Learner(Protocol):
-    """Owns the trained weights and their optimizer. With several ranks, each gives its own packs, and all make the same calls."""
+    """Owns the trained weights and their optimizer. With several ranks, each gives its own packs, and all make the same calls.
+
+    `updates` counts the optimizer updates so far.
+    """
+
+    updates: int
 
     def logprobs(self, packs: Sequence[PackedBatch]) -> list[Tensor]:
         """Log-probs (T,) in nats of each pack's targets under the current policy, 0 outside the loss mask; no gradient."""
@@ -27,7 +32,14 @@ class Learner(Protocol):
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """The working weights, named as in the model's state. Each is sure to be whole only until the next is asked for."""
 
-    def state_dict(self) -> dict:
-        """What load_state_dict needs to go on bit for bit, of this rank; live tensors that the next update changes."""
+    def state(self) -> Iterator[tuple[str, Tensor]]:
+        """What load_state needs to go on bit for bit, whole and by the names of parameters (fastgrpo.learner.state).
 
-    def load_state_dict(self, state: dict) -> None: ...
+        Every rank iterates to the end. Each tensor is sure to be whole, and unchanged, only until the next is asked for.
+        """
+
+    def load_state(self, state: Mapping[str, Tensor], updates: int) -> None:
+        """Goes on as a learner that gave `state` after so many `updates`, on any number of ranks. Every rank calls it.
+
+        Raises InputError for the state of another model.
+        """

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastgrpo.errors import HealthError, InputError, SetupError
+from fastgrpo.errors import HealthError, SetupError
 from fastgrpo.learner.layout import in_engine_order
 from fastgrpo.learner.native import adamw
 from fastgrpo.learner.passes import with_blanks
 from fastgrpo.learner.recompute import recompute_activations
+from fastgrpo.learner.state import load_spread_state, load_state, spread_state_of, state_of
 from fastgrpo.learner.zero_config import zero_config
 from fastgrpo.loss import packed_loss
 from fastgrpo.model import head_weight, kept_hidden_states, model_logprobs
@@ -94,25 +95,21 @@ class DeepSpeedLearner:
             with self._gathered([parameter for _, parameter in bucket]):
                 yield from bucket
 
-    def state_dict(self) -> dict:
-        """This rank's part: its masters and their optimizer states, live tensors that the next update changes."""
-        masters = self._masters()
-        moments = [dict(self.optimizer.state.get(master, {})) for master in masters]
-        shard = {"rank": dist.get_rank(), "ranks": self.ranks, "zero": self.settings.zero}
-        return {"shard": shard, "masters": [master.detach() for master in masters], "moments": moments, "updates": self.updates}
+    def state(self) -> Iterator[tuple[str, Tensor]]:
+        """See Learner."""
+        if self.settings.zero == 0:
+            return state_of(self._named_parameters(), self.optimizer)
+        return spread_state_of(self._named_parameters(), self._masters(), self.engine)
 
-    def load_state_dict(self, state: dict) -> None:
-        """Every rank loads its own part. Raises InputError for another rank's, or one of another ZeRO stage or number of ranks."""
-        own = self.state_dict()["shard"]
-        if state["shard"] != own:
-            raise InputError(f"the learner's state is of {state['shard']}, and this is {own}: resume on as many ranks, with the same zero")
-        with torch.no_grad():
-            for master, saved, moments in zip(self._masters(), state["masters"], state["moments"], strict=True):
-                master.copy_(saved)
-                kept = {name: value.to(value.device, copy=True) if isinstance(value, Tensor) else value for name, value in moments.items()}
-                self.optimizer.state[master] = kept
-            self._publish_masters()
-        self.updates = state["updates"]
+    def load_state(self, state: Mapping[str, Tensor], updates: int) -> None:
+        """See Learner."""
+        if self.settings.zero == 0:
+            load_state(self._named_parameters(), self.optimizer, state)
+        else:
+            load_spread_state(self._named_parameters(), self._masters(), self.engine, state)
+            with torch.no_grad():
+                self._publish_masters()
+        self.updates = updates
 
     def _step(self) -> float:
         """The update from the gradients of all passes; their global norm before clipping."""
@@ -134,6 +131,9 @@ class DeepSpeedLearner:
     def _whole_norm(self) -> float:
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])).item()
+
+    def _named_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        return [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
 
     def _masters(self) -> list[Tensor]:
         """The float32 weights that the optimizer changes: this rank's part of each flat buffer, at stage 0 the parameters themselves."""

@@ -6,7 +6,7 @@ loss carries its complete divisor already.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastgrpo.errors import HealthError
+from fastgrpo.learner.state import load_state, state_of
 from fastgrpo.loss import packed_loss
 from fastgrpo.model import head_weight, kept_hidden_states, model_logprobs
 from fastgrpo.ranks import lost_ranks_named
@@ -95,16 +96,22 @@ class NativeLearner:
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         return self.model.named_parameters()
 
-    def state_dict(self) -> dict:
-        return {"optimizer": self.optimizer.state_dict(), "masters": [master.detach() for master in self.masters], "updates": self.updates}
+    def state(self) -> Iterator[tuple[str, Tensor]]:
+        """See Learner."""
+        return state_of(self._named_masters(), self.optimizer)
 
-    def load_state_dict(self, state: dict) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.updates = state["updates"]
+    def load_state(self, state: Mapping[str, Tensor], updates: int) -> None:
+        """See Learner."""
+        load_state(self._named_masters(), self.optimizer, state)
         with torch.no_grad():
-            for parameter, master, saved in zip(self.parameters, self.masters, state["masters"], strict=True):
-                master.copy_(saved)
-                parameter.copy_(saved)
+            for parameter, master in zip(self.parameters, self.masters, strict=True):
+                if master is not parameter:
+                    parameter.copy_(master)
+        self.updates = updates
+
+    def _named_masters(self) -> list[tuple[str, Tensor]]:
+        names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        return list(zip(names, self.masters, strict=True))
 
     def _sum_over_ranks(self) -> None:
         if dist.is_initialized() and dist.get_world_size() > 1:

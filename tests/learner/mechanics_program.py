@@ -3,14 +3,12 @@
 mechanics_program.py MODEL_DIRECTORY, under torchrun. Every check asserts on every rank.
 """
 
-import copy
 import dataclasses
 import math
 import random
 import sys
 
 import torch
-import torch.distributed as dist
 from deepspeed_runs import float32, fresh, ranks, settings
 from exactness import random_cut, random_updates, sgd
 
@@ -18,7 +16,7 @@ import fastgrpo.learner.deepspeed as adapter
 from fastgrpo.config import LossConfig
 from fastgrpo.errors import HealthError, InputError
 from fastgrpo.learner.deepspeed import DeepSpeedLearner
-from fastgrpo.learner.native import adamw
+from fastgrpo.learner.native import NativeLearner, adamw
 from fastgrpo.model import model_logprobs
 from fastgrpo.rollout.push import Expected, Stream
 from fastgrpo.rollout.shared_weights import become_views, engine_name, lay_out, require_same_memory
@@ -39,14 +37,16 @@ def same(some: list, others: list) -> bool:
     return all(map(torch.equal, some, others))
 
 
+def masters(one) -> list:
+    return [tensor.clone() for name, tensor in one.state() if name.startswith("master/")]
+
+
 def check_clipping(path, zero, dtype, packs):
     free, clipped = learner(path, zero, dtype, 1.0, make=sgd), learner(path, zero, dtype, 1.0, clip=1e-2, make=sgd)
-    start = [master.clone() for master in clipped.state_dict()["masters"]]
+    start = masters(clipped)
     norm = free.update(packs)[1]
     assert norm > 0.02 and abs(clipped.update(packs)[1] / norm - 1) < 1e-6
-    moved = sum((master - old).square().sum() for master, old in zip(clipped.state_dict()["masters"], start, strict=True))
-    if zero > 0:  # each rank has its part
-        dist.all_reduce(moved)
+    moved = sum((master - old).square().sum() for master, old in zip(masters(clipped), start, strict=True))
     assert abs(moved.sqrt().item() / 1e-2 - 1) < 1e-3
 
 
@@ -81,26 +81,62 @@ def check_updates(path, zero, dtype, packs, rank):
     assert sorted(set(used)) == [0.1, 0.2, 0.3]
 
 
+def copied(one) -> dict:
+    return {name: tensor.clone() for name, tensor in one.state()}
+
+
 def check_state(path, zero, dtype, packs, **others):
     """Save, two updates, restore: the same two updates, bit for bit, in the same learner and in a new one."""
     one = learner(path, zero, dtype, **others)
     one.update(packs)
-    saved, at = copy.deepcopy(one.state_dict()), bits(one)
+    saved, at = copied(one), bits(one)
     for _ in range(2):
         one.update(packs)
     want = bits(one)
     for other in (one, learner(path, zero, dtype, **others)):
-        other.load_state_dict(saved)
+        other.load_state(saved, 1)
         assert same(at, bits(other)) and other.updates == 1
         for _ in range(2):
             other.update(packs)
         assert same(want, bits(other))
-    saved["shard"]["ranks"] = 3
+    again = copied(one)
+    assert again.keys() == saved.keys() and {name.partition("/")[0] for name in saved} == {"master", "exp_avg", "exp_avg_sq", "step"}
+    wrong = {name: tensor for name, tensor in saved.items() if not name.endswith("norm.weight")}
     try:
-        one.load_state_dict(saved)
+        one.load_state(wrong, 1)
         raise AssertionError("no InputError")
     except InputError as error:
-        assert "resume on as many ranks, with the same zero" in str(error)
+        assert "of another model" in str(error) and "norm.weight" in str(error)
+
+
+def check_state_before_any_update(path, zero, dtype, packs):
+    one = learner(path, zero, dtype)
+    saved = copied(one)
+    one.update(packs)
+    want = bits(one)
+    other = learner(path, zero, dtype)
+    other.load_state(saved, 0)
+    other.update(packs)
+    assert same(want, bits(other))
+
+
+def check_any_engine_goes_on(path, packs, rank):
+    """One engine's state in every other: the same weights, moments and next update, but for the rounding of sums over ranks."""
+    makers = [lambda zero=zero: learner(path, zero, "bfloat16") for zero in (1, 2, 3)]
+    makers.append(lambda: NativeLearner(fresh(path, "bfloat16"), LOSS, 1.0, lambda update: 1e-2, math.inf))
+    for make in makers:
+        one = make()
+        for _ in range(2):
+            one.update(packs)
+        saved = copied(one)
+        one.update(packs)
+        want = torch.cat([tensor.flatten() for tensor in masters(one)])
+        for other in [make() for make in makers]:
+            other.load_state(saved, 2)
+            assert all(torch.equal(tensor, saved[name]) for name, tensor in copied(other).items())
+            other.update(packs)
+            moved = torch.cat([tensor.flatten() for tensor in masters(other)]) - want
+            assert moved.norm() / want.norm() < 1e-4
 
 
 def check_logprobs(path, zero, dtype, packs, rank):
@@ -162,8 +198,7 @@ def check_shared_memory(path, zero, dtype, packs):
             rows = sum(member.shape[0] for member in members)
             assert torch.equal(engine.tensors[name][:rows], torch.cat(members)), name
     assert not same(before, bits(one))
-    state = copy.deepcopy(one.state_dict())
-    one.load_state_dict(state)
+    one.load_state(copied(one), one.updates)
     require_same_memory(engine, one.model)
 
 
@@ -177,11 +212,13 @@ def main(tied: str, untied: str) -> None:
             check_not_finite(tied, zero, dtype, packs, rank)
             check_updates(tied, zero, dtype, packs, rank)
             check_state(tied, zero, dtype, packs)
+            check_state_before_any_update(tied, zero, dtype, packs)
             check_logprobs(tied, zero, dtype, packs, rank)
             check_push(untied, zero, dtype)
             if zero in (1, 2):
                 for path in (tied, untied):
                     check_shared_memory(path, zero, dtype, packs)
+        check_any_engine_goes_on(tied, packs, rank)
         for zero, offload in ((2, "optimizer"), (3, "all")):
             check_state(tied, zero, "bfloat16", packs, offload=offload)
             check_not_finite(tied, zero, "float32", packs, rank, offload=offload)
