@@ -116,7 +116,13 @@ class EvalConfig(BaseModel):
 
 class CheckpointConfig(BaseModel):
     model_config = RULES
-    every: int = Field(default=0, ge=0, description="steps between checkpoints; 0 is only the last")
+    every: int = Field(default=10, ge=0, description="steps between checkpoints; 0 is only the last")
+    keep: int = Field(default=2, ge=1, description="newest checkpoints that are kept; the best is kept beside them")
+    before: float | None = Field(
+        default=None,
+        gt=0,
+        description="seconds from its start by which the run has saved and ended, as a queue asks for; null is none",
+    )
     best: Literal["none", "greedy_average", "greedy_pooled", "sampled_average", "sampled_pooled"] = Field(
         default="none", description="keep the checkpoint with the highest such accuracy: the mean over problem sets, or over problems"
     )
@@ -125,4 +131,7 @@ class CheckpointConfig(BaseModel):
 class HealthConfig(BaseModel):
     model_config = RULES
     phase_seconds: float = Field(default=7200.0, gt=0, description="a phase of a step that takes longer is a hang, and ends the run")
+    skipped_updates: int = Field(
+        default=3, ge=1, description="stop after so many updates in a row whose gradient is not finite; each is skipped"
+    )
     steps_without_signal: int = Field(default=20, ge=1, description="stop after so many steps in which no group had two different rewards")

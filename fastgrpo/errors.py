@@ -23,3 +23,13 @@ class HealthError(FastgrpoError):
     """The run cannot learn any more: a non-finite loss, or rewards that never differ."""
 
     exit_code = 4
+
+
+class Preempted(FastgrpoError):
+    """The run was told to stop, and has been saved: the same command with `--resume auto` goes on."""
+
+    exit_code = 75
+
+
+class NotFinite(HealthError):
+    """A gradient is not finite: no weight was changed, on any rank."""

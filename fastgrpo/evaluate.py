@@ -20,13 +20,25 @@ Evaluations = Mapping[str, Mapping[str, Evaluation]]
 
 
 def evaluate_ways(
-    sampler: Sampler, grader: Grader, sets: Mapping[str, Sequence[Prompt]], ways: Sequence[str], sampled: Sampling, seed: int, ranks: Ranks
+    sampler: Sampler,
+    grader: Grader,
+    sets: Mapping[str, Sequence[Prompt]],
+    ways: Sequence[str],
+    sampled: Sampling,
+    seed: int,
+    ranks: Ranks,
+    after_each: Callable[[], None],
 ) -> tuple[dict[str, dict[str, Evaluation]], dict[str, list[Prediction]]]:
-    """Every problem set, one response to each problem in each way, each rank its share; the numbers, and all predictions by way."""
+    """Every problem set, one response to each problem in each way, each rank its share; the numbers, and all predictions by way.
+
+    `after_each` set it may be decided, by raising, to leave it at that.
+    """
     evaluations, predictions = {}, {}
     for way in ways:
-        sampling = replace(sampled, temperature=0.0) if way == "greedy" else sampled
-        found = {name: ranks.join(evaluate(sampler, grader, name, ranks.share(rows), 1, sampling, seed)) for name, rows in sets.items()}
+        sampling, found = replace(sampled, temperature=0.0) if way == "greedy" else sampled, {}
+        for name, prompts in sets.items():
+            found[name] = ranks.join(evaluate(sampler, grader, name, ranks.share(prompts), 1, sampling, seed))
+            after_each()
         evaluations[way] = {name: measure(rows) for name, rows in found.items()}
         predictions[way] = [row for rows in found.values() for row in rows]
     return evaluations, predictions
@@ -103,8 +115,15 @@ def summary(before: Evaluations, after: Evaluations, steps: int, seconds: float)
     }
 
 
+def restored(rows: Mapping[str, Mapping[str, dict]]) -> Evaluations:
+    """Evaluations as the rows of a run hold them."""
+    return {way: {name: Evaluation(**row) for name, row in sets.items()} for way, sets in rows.items()}
+
+
 def chosen_metric(evaluations: Evaluations, choice: str) -> float | None:
-    """The accuracy that `checkpoint.best` names, such as greedy_average; None where it was not evaluated."""
+    """The accuracy that `checkpoint.best` names, such as greedy_average; None where that is "none", or was not evaluated."""
+    if choice == "none":
+        return None
     way, _, over = choice.partition("_")
     return {"average": average, "pooled": pooled}[over](evaluations.get(way, {}))
 

@@ -1,17 +1,19 @@
 """Named points where tests inject faults: FASTGRPO_FAULTS="point@step:rank:action[,...]", read only when a point is passed.
 
-Points: sample, grade, learn, save, evaluate. Actions: raise, kill, hang, nan. `*` matches any step or rank.
+Points: sample, grade, learn, save, evaluate; write, a boundary between two writes of a checkpoint, whose step counts them; metrics and
+rollouts, a write of these. Actions: raise, kill, hang, nan, stop (SIGTERM to itself), full (the disk is). `*` matches any step or rank.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
 import time
 
 VARIABLE = "FASTGRPO_FAULTS"
-PLAN = re.compile(r"(sample|grade|learn|save|evaluate)@(\d+|\*):(\d+|\*):(raise|kill|hang|nan)")
+PLAN = re.compile(r"(sample|grade|learn|save|evaluate|write|metrics|rollouts)@(\d+|\*):(\d+|\*):(raise|kill|hang|nan|stop|full)")
 
 
 class InjectedFault(RuntimeError):
@@ -39,6 +41,10 @@ def _act(action: str, plan: str) -> bool:
         raise InjectedFault(plan)
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if action == "stop":
+        os.kill(os.getpid(), signal.SIGTERM)
     if action == "hang":
         time.sleep(1e9)
+    if action == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return action == "nan"

@@ -16,53 +16,66 @@ from fastgrpo.data import ProblemSet, load_problems, render_prompts
 from fastgrpo.engines import engine_lines, make_both
 from fastgrpo.errors import InputError
 from fastgrpo.model_source import model_directory, require_model
+from fastgrpo.progress import Progress
 from fastgrpo.ranks import Ranks, join_ranks, launched_ranks
+from fastgrpo.resume import Resume, find_resume, fingerprints, require_same_data, require_same_run
 from fastgrpo.rewards import Grader, Scorer, require_rewards
 from fastgrpo.rewards.preflight import require_working_functions, require_working_grader
 from fastgrpo.run import Observer, Run, require_usable
+from fastgrpo.saved_state import SavedState, restore_random_state
+from fastgrpo.stop import Stop
 from fastgrpo.templates import TEMPLATES
 
 if TYPE_CHECKING:
     from fastgrpo.types import Prompt
 
 
-def launch(resolved: ResolvedConfig, observer: Observer) -> tuple[dict, Path]:
+def launch(resolved: ResolvedConfig, observer: Observer, resume: str = "never", allow_changes: bool = False) -> tuple[dict, Path]:
     """Trains, as one of the ranks that were started; returns the summary and the run directory.
 
-    Raises the errors of fastgrpo.errors, before any long work where it can.
+    `resume` is what --resume says. Raises the errors of fastgrpo.errors, before any long work where it can.
     """
-    config, name = resolved.config, resolved.name
-    check(resolved)
+    config, said, first = resolved.config, [], int(os.environ.get("RANK", "0")) == 0
+    found = find_resume(resume, resolved, said.append) if first else None  # it may have to read all of a checkpoint
+    if found is not None:
+        require_same_run(found, config, allow_changes, said.append)
+    elif config.run_dir and first:
+        require_usable(Path(config.run_dir))
+    check(config)
     sources = (config.data.train, *config.data.eval)
     sets = {source: load_problems(source, config.data.problem, config.data.answer) for source in sources}
-    observer.begin(name, config.steps)
+    if found is not None:
+        require_same_data(found, sets, allow_changes, said.append)
+    observer.begin(resolved.name, config.steps)
     try:
-        return _run(resolved, sets, observer)
+        with Stop(config.checkpoint.before) as stop:
+            return _run(resolved, sets, observer, stop, found, said)
     finally:
         observer.end()
 
 
-def check(resolved: ResolvedConfig) -> None:
+def check(config: Config) -> None:
     """What can be told before anything heavy is loaded."""
-    config = resolved.config
-    if config.run_dir and int(os.environ.get("RANK", "0")) == 0:
-        require_usable(Path(config.run_dir))
     require_model(config.model)
     require_rewards(config.reward.function, config.reward.url)
     if config.prompts_per_step < launched_ranks():
         raise InputError(f"prompts_per_step={config.prompts_per_step} leaves some of {launched_ranks()} ranks without a prompt: raise it")
 
 
-def _run(resolved: ResolvedConfig, sets: Mapping[str, ProblemSet], observer: Observer) -> tuple[dict, Path]:
+def _run(
+    resolved: ResolvedConfig, sets: Mapping[str, ProblemSet], observer: Observer, stop: Stop, found: Resume | None, said: list[str]
+) -> tuple[dict, Path]:
     """The heavy part: torch is loaded only here, seconds that nobody with a wrong setting should wait for."""
-    config, said = resolved.config, []
+    config = resolved.config
     keep = said.append  # until there is a log
 
     def say(text: str) -> None:
         keep(text)
         observer.note(text)
 
-    for line in (line for found in sets.values() for line in (*found.warnings, *found.skipped_lines())):
+    for line in said:
+        observer.note(line)
+    for line in (line for each in sets.values() for line in (*each.warnings, *each.skipped_lines())):
         say(line)
     with contextlib.ExitStack() as stack:
         scorer, grader = open_rewards(config, stack, say)
@@ -71,7 +84,9 @@ def _run(resolved: ResolvedConfig, sets: Mapping[str, ProblemSet], observer: Obs
             check_rewards(config, sets[config.data.train], scorer)
         observer.phase("loading the model")
         ranks, path = meet(config.model, say)
-        directory = ranks.gather(Path(config.run_dir or f"runs/{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}"))[0]
+        found = ranks.gather(found)[0]
+        new = Path(config.run_dir or f"runs/{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        directory = ranks.gather(found.directory if found else new)[0]
         tokenizer, model, reference, prompts = load_all(path, config, sets, say)
         ranks.same_weights(model)
         from fastgrpo.model import training_cost
@@ -82,12 +97,22 @@ def _run(resolved: ResolvedConfig, sets: Mapping[str, ProblemSet], observer: Obs
         stack.callback(engine.close)
         for line in engine_lines(engine):
             say(line)
-        run = stack.enter_context(Run(directory, observer, ranks, config.health.phase_seconds))
+        progress = found.progress if found else Progress()
+        if found is not None:
+            observer.phase("restoring")
+            saved = SavedState(found.checkpoint / "trainer")
+            restore_random_state(saved, ranks)
+            learner.load_state(saved.trained(), progress.updates)
+            say(f"resuming after step {progress.step} of {found.run}")
+        run = stack.enter_context(Run(directory, observer, ranks, config.health.phase_seconds, found, stop))
         run.log("\n".join(said))
         keep = run.log
         run.write("config.yaml", to_yaml(resolved))
         from fastgrpo.trainer import Parts, train
 
+        facts = {"config.yaml": to_yaml(resolved), "data.json": fingerprints(sets)}
+        checkpoints = Checkpoints(run.directory / "checkpoints", model, tokenizer, learner, ranks, config.checkpoint.keep, facts)
+        checkpoints.repair(progress if found else None)
         parts = Parts(
             engine=engine,
             learner=learner,
@@ -98,9 +123,9 @@ def _run(resolved: ResolvedConfig, sets: Mapping[str, ProblemSet], observer: Obs
             reference=reference,
             cost=cost,
             stop=TEMPLATES[config.template].stop,
-            checkpoints=Checkpoints(run.directory / "checkpoints", model, tokenizer, learner.named_weights, ranks),
+            checkpoints=checkpoints,
         )
-        summary = train(config, parts, run)
+        summary = train(config, parts, run, progress)
         run.write("summary.json", json.dumps(summary, indent=1) + "\n")
         ranks.gather("done")  # none takes its engine down while another still needs it
     return summary, directory

@@ -8,14 +8,21 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fastgrpo.accuracy import Prediction
 from fastgrpo.errors import InputError, SetupError
+from fastgrpo.faults import fault
+from fastgrpo.lines import Lines, cut_lines
+from fastgrpo.lock import Lock
 from fastgrpo.predictions import write_predictions
 from fastgrpo.ranks import Ranks
-from fastgrpo.types import ScoredGroup
+from fastgrpo.stop import Stop
+from fastgrpo.types import PackedBatch, ScoredGroup
 from fastgrpo.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from fastgrpo.resume import Resume
 
 STRAGGLING = (5.0, 2.0)  # a rank straggles beyond so many seconds and so many times what is usual
 
@@ -37,24 +44,52 @@ class Observer(Protocol):
 class Run:
     """One run's files, below `directory`: rank 0 writes all of them, the others a log each. Every rank calls the same methods.
 
-    Raises InputError where the directory is in use, SetupError where it cannot be written.
+    `resume` is where an earlier process left off: of its rows and rollouts only those before that are kept. `rows` counts the lines of
+    metrics.jsonl. Raises InputError where the directory is in use, SetupError where it cannot be written.
     """
 
-    def __init__(self, directory: Path, observer: Observer, ranks: Ranks | None = None, phase_seconds: float = 7200.0):
-        self.directory, self.observer, self.ranks = directory, observer, ranks or Ranks()
+    def __init__(
+        self,
+        directory: Path,
+        observer: Observer,
+        ranks: Ranks | None = None,
+        phase_seconds: float = 7200.0,
+        resume: Resume | None = None,
+        stop: Stop | None = None,
+    ):
+        self.directory, self.observer, self.ranks, self.stop = directory, observer, ranks or Ranks(), stop or Stop()
         self.seconds: dict[str, float] = {}
+        self.rows = resume.progress.rows if resume else 0
         self.started = time.monotonic()
         self._watchdog = Watchdog(self.ranks.rank, phase_seconds)
+        self._lock = self._metrics = None
         with self.ranks.first_alone():
             try:
                 if self.ranks.first:
-                    require_usable(directory)
-                    for name in ("rollouts", "evals", "checkpoints", "logs"):
-                        (directory / name).mkdir(parents=True)
-                self._metrics = (directory / "metrics.jsonl").open("a")
+                    self._prepare(resume)
                 self._log = (directory / "logs" / f"rank_{self.ranks.rank}.log").open("a")
             except OSError as error:
                 raise SetupError(f"run_dir={directory} cannot be written: {error.strerror}") from error
+
+    def _prepare(self, resume: Resume | None) -> None:
+        going_on = resume is not None and resume.run.resolve() == self.directory.resolve()
+        if not going_on:
+            require_usable(self.directory)
+        for name in ("rollouts", "evals", "checkpoints", "logs"):
+            (self.directory / name).mkdir(parents=True, exist_ok=going_on)
+        self._lock = Lock(self.directory / "lock")
+        metrics = self.directory / "metrics.jsonl"
+        if resume is not None:
+            cut_lines(resume.run / "metrics.jsonl", resume.progress.rows, metrics)
+            (self.directory / "summary.json").unlink(missing_ok=True)
+            for path in self.directory.glob("rollouts/step_*.parquet"):
+                if int(path.stem.removeprefix("step_")) > resume.progress.step:
+                    path.unlink()
+        self._metrics = Lines(metrics)
+
+    def stop_point(self, save_seconds: float) -> None:
+        """Here the run can be saved: raises Preempted, on all ranks, where one was told to stop, or the deadline is near."""
+        self.stop.require_more(self.ranks, save_seconds)
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -73,16 +108,19 @@ class Run:
         of_ranks, self.seconds = self.ranks.gather(self.seconds), {}
         longest = {name: max(seconds.get(name, 0.0) for seconds in of_ranks) for name in of_ranks[0]}
         self._note_stragglers(of_ranks)
+        self.rows += 1
         if self.ranks.first:
             row = row | {"seconds": {name: round(seconds, 4) for name, seconds in longest.items()}}
-            self._metrics.write(json.dumps(row) + "\n")
-            self._metrics.flush()
+            error = self._metrics.append(row)
+            if error is not None:
+                self.note(f"metrics.jsonl cannot be written ({error.strerror}); its lines wait in memory")
             self.observer.row(row)
 
     def log(self, text: str) -> None:
         """Appends to the log of this process."""
-        self._log.write(f"{time.monotonic() - self.started:9.2f} s  {text}\n")
-        self._log.flush()
+        with contextlib.suppress(OSError):  # a full disk
+            self._log.write(f"{time.monotonic() - self.started:9.2f} s  {text}\n")
+            self._log.flush()
 
     def note(self, text: str) -> None:
         """Says something to who watches, and to the log."""
@@ -123,7 +161,22 @@ class Run:
                 zip(group.rollouts, group.grades, group.rewards, group.advantages, strict=True)
             )
         ]
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), self.directory / "rollouts" / f"step_{step:06d}.parquet")
+        path = self.directory / "rollouts" / f"step_{step:06d}.parquet"
+        try:
+            fault("rollouts", step)
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        except OSError as error:  # to be looked at, never needed to go on
+            path.unlink(missing_ok=True)
+            self.note(f"step {step}: its rollouts cannot be written ({error.strerror}); training goes on")
+
+    def dump(self, name: str, packs: Sequence[PackedBatch]) -> Path:
+        """dumps/NAME-rank_K.safetensors: every tensor of this rank's packs, named NUMBER/FIELD, for a look at what went wrong."""
+        from safetensors.torch import save_file
+
+        path = self.directory / "dumps" / f"{name}-rank_{self.ranks.rank}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        save_file({f"{number}/{field}": tensor for number, batch in enumerate(packs) for field, tensor in batch.tensors().items()}, path)
+        return path
 
     def write_predictions(self, step: int, predictions: Mapping[str, Sequence[Prediction]]) -> None:
         """evals/step_N.parquet: a row for each graded response, with its way of drawing."""
@@ -140,8 +193,8 @@ class Run:
 
     def close(self) -> None:
         self._watchdog.close()
-        self._metrics.close()
-        self._log.close()
+        for file in filter(None, (self._metrics, self._log, self._lock)):
+            file.close()
 
     def __enter__(self) -> Run:
         return self

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from fastgrpo.checkpoint import Checkpoints
-from fastgrpo.errors import HealthError
-from fastgrpo.evaluate import Evaluations, chosen_metric, evaluate_ways, summary
+from fastgrpo.errors import HealthError, NotFinite, Preempted
+from fastgrpo.evaluate import chosen_metric, evaluate_ways, restored, summary
 from fastgrpo.experience import Experience, collect
 from fastgrpo.faults import fault
 from fastgrpo.metrics import experience_metrics, merge, update_metrics
 from fastgrpo.model import model_logprobs
+from fastgrpo.progress import Progress
 from fastgrpo.rollout.parity import parity, require_parity, spread
 from fastgrpo.types import GRADE_STATUSES, PackedBatch, Prompt, Sampling
 from fastgrpo.updates import cut_updates, own_share
@@ -55,34 +55,43 @@ class Parts:
     checkpoints: Checkpoints
 
 
-def train(config: Config, parts: Parts, run: Run) -> dict:
-    """Runs all steps; returns the summary. Raises HealthError on a non-finite loss, or when rewards stop differing."""
-    engine, learner = parts.engine, parts.learner
-    health, started = Health(config, run), time.monotonic()
-    engine.update_weights(learner.named_weights())
-    before = evaluate_now(0, config, parts, run)
-    for step in range(1, config.steps + 1):
-        engine.update_weights(learner.named_weights())
-        evaluate_and_save_when_due(step - 1, config, parts, run)
-        experience = collect(step, config, engine, parts.scorer, parts.prompts, parts.stop, run)
-        run.write_rollouts(step, experience.groups)
-        report = {
-            "step": step,
-            **experience_metrics(experience.groups, experience.drawn),
-            **engine_report(step, experience, config, parts, run.ranks),
-        }
-        health.check_grading(step, experience)
-        with run.phase("learn"):
-            shares = [own_share(part, config, parts.cost, run.ranks) for part in cut_updates(experience.groups, step, config)]
-            updates = with_other_logprobs([packs for packs, _ in shares], config, parts)
-            learned = [update(packs, step, learner, config.lr, run.ranks) for packs in updates]
-            learned = [report | layout for report, (_, layout) in zip(learned, shares, strict=True)]
-        run.log_row(report | {"updates": learned})
-        health.check_signal(step, experience)
-    engine.update_weights(learner.named_weights())
-    after = evaluate_now(config.steps, config, parts, run)
-    save(config.steps, parts, run)
-    return summary(before, after, config.steps, time.monotonic() - started)
+def train(config: Config, parts: Parts, run: Run, progress: Progress) -> dict:
+    """Runs the steps that are left; returns the summary. Raises HealthError where the run cannot learn any more, and Preempted, after
+    saving, where it was told to stop."""
+    parts.engine.update_weights(parts.learner.named_weights())
+    try:
+        evaluate_and_save_when_due(config, parts, run, progress)
+        while progress.step < config.steps:
+            learn_step(progress.step + 1, config, parts, run, progress)
+            parts.engine.update_weights(parts.learner.named_weights())
+            evaluate_and_save_when_due(config, parts, run, progress)
+    except Preempted:
+        save(parts, run, progress)
+        raise
+    before, after = (restored(progress.evaluations.get(name, {})) for name in ("first", "last"))
+    return summary(before, after, config.steps, progress.seconds + run.stop.elapsed())
+
+
+def learn_step(step: int, config: Config, parts: Parts, run: Run, progress: Progress) -> None:
+    """One rollout batch and its optimizer updates. The run can be saved before the first of these and after the last."""
+    experience = collect(step, config, parts.engine, parts.scorer, parts.prompts, parts.stop, run)
+    run.stop_point(parts.checkpoints.seconds)
+    run.write_rollouts(step, experience.groups)
+    report = {
+        "step": step,
+        **experience_metrics(experience.groups, experience.drawn),
+        **engine_report(step, experience, config, parts, run.ranks),
+    }
+    check_grading(experience, step, run, progress)
+    with run.phase("learn"):
+        shares = [own_share(part, config, parts.cost, run.ranks) for part in cut_updates(experience.groups, step, config)]
+        updates = with_other_logprobs([packs for packs, _ in shares], config, parts)
+        learned = [update(packs, step, config, parts, run, progress) for packs in updates]
+        learned = [report | layout for report, (_, layout) in zip(learned, shares, strict=True)]
+    progress.step = step
+    run.log_row(report | {"updates": learned})
+    check_signal(experience, step, config, run, progress)
+    run.stop_point(parts.checkpoints.seconds)
 
 
 def engine_report(step: int, experience: Experience, config: Config, parts: Parts, ranks: Ranks) -> dict:
@@ -114,71 +123,92 @@ def with_other_logprobs(updates: list[list[PackedBatch]], config: Config, parts:
     return filled
 
 
-def update(packs: Sequence[PackedBatch], step: int, learner: Learner, lr: float, ranks: Ranks) -> dict:
-    """One optimizer update over this rank's packs; also without any, since Adam's momentum moves on. The report is of all ranks."""
+def update(packs: Sequence[PackedBatch], step: int, config: Config, parts: Parts, run: Run, progress: Progress) -> dict:
+    """One optimizer update over this rank's packs; also without any, since Adam's momentum moves on. The report is of all ranks.
+
+    An update whose gradient is not finite is skipped, by all ranks, and its packs are kept for a look; HealthError after too many.
+    """
     if fault("learn", step):
         packs = [dataclasses.replace(batch, scale=batch.scale * math.nan) for batch in packs]
-    stats, norm = learner.update(packs)
-    return update_metrics(merge(ranks.gather(merge(stats))), norm, lr)
+    try:
+        stats, norm = parts.learner.update(packs)
+    except NotFinite as error:
+        progress.skipped_updates += 1
+        where = run.dump(f"step_{step:06d}-update_{parts.learner.updates}", packs)
+        run.note(f"step {step}: {error} Skipped ({progress.skipped_updates} in a row); this rank's packs are in {where}")
+        if progress.skipped_updates == config.health.skipped_updates:
+            raise HealthError(f"step {step}: {progress.skipped_updates} updates in a row had no finite gradient. {error}") from error
+        run.ranks.gather(None)
+        return update_metrics({}, 0.0, config.lr) | {"skipped": 1}
+    progress.skipped_updates = 0
+    return update_metrics(merge(run.ranks.gather(merge(stats))), norm, config.lr)
 
 
-def evaluate_and_save_when_due(step: int, config: Config, parts: Parts, run: Run) -> None:
-    """After step `step`, while the engine holds its weights; step 0 and the last are evaluated by `train` itself."""
-    if step and config.eval.every and step % config.eval.every == 0:
-        evaluate_now(step, config, parts, run)
-    if step and config.checkpoint.every and step % config.checkpoint.every == 0:
-        save(step, parts, run)
+def evaluate_and_save_when_due(config: Config, parts: Parts, run: Run, progress: Progress) -> None:
+    """After a step, while the engine holds its weights. The first and the last are always evaluated, and the last always saved."""
+    step, last = progress.step, progress.step == config.steps
+    if progress.evaluated < step and (step == 0 or last or (config.eval.every and step % config.eval.every == 0)):
+        evaluate_now(step, config, parts, run, progress)
+    if last or (step and config.checkpoint.every and step % config.checkpoint.every == 0):
+        save(parts, run, progress)
 
 
-def save(step: int, parts: Parts, run: Run) -> None:
+def save(parts: Parts, run: Run, progress: Progress) -> None:
     with run.phase("save"):
-        fault("save", step)
-        parts.checkpoints.save(step)
+        fault("save", progress.step)
+        progress.rows = run.rows
+        parts.checkpoints.save(dataclasses.replace(progress, seconds=progress.seconds + run.stop.elapsed()))
 
 
-def evaluate_now(step: int, config: Config, parts: Parts, run: Run) -> Evaluations:
+def evaluate_now(step: int, config: Config, parts: Parts, run: Run, progress: Progress) -> None:
     """Every held-out set under the engine's weights; logged as a row of its own, and the best checkpoint kept if that is asked."""
+
+    def stop_point() -> None:
+        run.stop_point(parts.checkpoints.seconds)
+
+    stop_point()
     with run.phase("evaluate"):
         fault("evaluate", step)
         sampled = Sampling(config.temperature, config.max_new_tokens, parts.stop)
-        results, predictions = evaluate_ways(parts.engine, parts.grader, parts.held_out, config.eval.ways, sampled, config.seed, run.ranks)
-    if parts.held_out:
-        run.write_predictions(step, predictions)
-        row = {"step": step, "evaluation": {way: {name: asdict(e) for name, e in sets.items()} for way, sets in results.items()}}
-        if config.checkpoint.best != "none":
-            metric = chosen_metric(results, config.checkpoint.best)
-            row |= {"metric": metric, "best": parts.checkpoints.keep_best(step, metric)}
-        run.log_row(row)
-    return results
+        sets, ways = parts.held_out, config.eval.ways
+        results, predictions = evaluate_ways(parts.engine, parts.grader, sets, ways, sampled, config.seed, run.ranks, stop_point)
+    progress.evaluated = step
+    if not sets:
+        return
+    found = {way: {name: asdict(evaluation) for name, evaluation in of_sets.items()} for way, of_sets in results.items()}
+    progress.evaluations = {"first": found} | progress.evaluations | {"last": found}
+    run.write_predictions(step, predictions)
+    metric = chosen_metric(results, config.checkpoint.best)
+    is_best = metric is not None and (progress.best is None or metric > progress.best[1])
+    run.log_row({"step": step, "evaluation": found} | ({} if metric is None else {"metric": metric, "best": is_best}))
+    if is_best:
+        progress.best = (step, metric)
+        save(parts, run, progress)
 
 
-class Health:
-    """Watches over the steps of a run: says when something looks wrong, raises HealthError when going on is useless."""
+def check_grading(experience: Experience, step: int, run: Run, progress: Progress) -> None:
+    """Says when grading goes wrong for many; raises HealthError where no response gets a reward for some steps."""
+    statuses = [grade.status for group in experience.drawn for grade in group.grades]
+    ok = statuses.count("ok") / len(statuses)
+    if ok < GRADED_SHARE:
+        counts = ", ".join(f"{statuses.count(status)} {status}" for status in GRADE_STATUSES if status in statuses)
+        run.note(f"step {step}: only {ok:.0%} of the responses were graded in order: {counts}")
+    progress.unscorable_steps = progress.unscorable_steps + 1 if statuses.count("unscorable") == len(statuses) else 0
+    if progress.unscorable_steps == UNSCORABLE_STEPS:
+        raise HealthError(
+            f"step {step}: no response got a reward for {UNSCORABLE_STEPS} steps. The first failure is in the log; "
+            "try the reward function or server by itself"
+        )
 
-    def __init__(self, config: Config, run: Run):
-        self.config, self.run = config, run
-        self.silent_steps = self.unscorable_steps = 0
 
-    def check_grading(self, step: int, experience: Experience) -> None:
-        statuses = [grade.status for group in experience.drawn for grade in group.grades]
-        ok = statuses.count("ok") / len(statuses)
-        if ok < GRADED_SHARE:
-            counts = ", ".join(f"{statuses.count(status)} {status}" for status in GRADE_STATUSES if status in statuses)
-            self.run.note(f"step {step}: only {ok:.0%} of the responses were graded in order: {counts}")
-        self.unscorable_steps = self.unscorable_steps + 1 if statuses.count("unscorable") == len(statuses) else 0
-        if self.unscorable_steps == UNSCORABLE_STEPS:
-            raise HealthError(
-                f"step {step}: no response got a reward for {UNSCORABLE_STEPS} steps. The first failure is in the log; "
-                "try the reward function or server by itself"
-            )
-
-    def check_signal(self, step: int, experience: Experience) -> None:
-        limit = self.config.health.steps_without_signal
-        self.silent_steps = 0 if any(group.has_signal for group in experience.groups) else self.silent_steps + 1
-        if self.silent_steps == limit:
-            raise HealthError(
-                f"step {step}: no group had two different rewards for {limit} steps, so nothing can be learned. "
-                "Look at the rollouts: all right means too easy problems, all wrong too hard ones or a grader that reads another format"
-            )
-        if self.silent_steps == (limit + 1) // 2:
-            self.run.note(f"step {step}: no group had two different rewards for {self.silent_steps} steps; at {limit} the run ends")
+def check_signal(experience: Experience, step: int, config: Config, run: Run, progress: Progress) -> None:
+    """Says when rewards stop differing; raises HealthError where they have for long."""
+    limit = config.health.steps_without_signal
+    progress.silent_steps = 0 if any(group.has_signal for group in experience.groups) else progress.silent_steps + 1
+    if progress.silent_steps == limit:
+        raise HealthError(
+            f"step {step}: no group had two different rewards for {limit} steps, so nothing can be learned. "
+            "Look at the rollouts: all right means too easy problems, all wrong too hard ones or a grader that reads another format"
+        )
+    if progress.silent_steps == (limit + 1) // 2:
+        run.note(f"step {step}: no group had two different rewards for {progress.silent_steps} steps; at {limit} the run ends")

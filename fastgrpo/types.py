@@ -206,6 +206,11 @@ class PackedBatch:
     def tokens(self) -> int:
         return self.input_ids.shape[0]
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that are there, by field."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "max_seqlen"}
+        return {name: value for name, value in values.items() if value is not None}
+
     def with_logprobs(self, **logprobs: Tensor) -> PackedBatch:
         """The same pack with `old_logprobs` and / or `ref_logprobs` (T,) filled in."""
         return dataclasses.replace(self, **logprobs)

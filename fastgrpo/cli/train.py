@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from fastgrpo.errors import InputError
 
 Settings = Annotated[
     list[str] | None,
@@ -18,20 +21,26 @@ Settings = Annotated[
 def train(
     settings: Settings = None,
     gpus: Annotated[int, typer.Option(min=1, help="Ranks to start on this machine: one for each GPU, or processes on a CPU.")] = 1,
+    resume: Annotated[
+        str, typer.Option(metavar="auto|never|PATH", help="Go on with the run in run_dir if there is one, or with a run or checkpoint.")
+    ] = "never",
+    allow_changes: Annotated[
+        bool, typer.Option("--allow-changes", help="Resume although settings or data changed that decide what is computed.")
+    ] = False,
 ) -> None:
     """Train a model. Without arguments: the recipe `tiny`, on CPU, in minutes. It also runs under torchrun."""
-    resolved = _resolve(settings)
+    resolved = _resolve(_with_settings_of(resume, settings or []))
     if gpus > 1 and "RANK" not in os.environ:
         from fastgrpo.spawn import run_ranks
 
-        raise typer.Exit(run_ranks(gpus, ["train", *(settings or [])]))
+        raise typer.Exit(run_ranks(gpus, ["train", *(settings or []), "--resume", resume, *(["--allow-changes"] * allow_changes)]))
     from rich.console import Console
 
     from fastgrpo.display import NoDisplay, closing_table, make_display
     from fastgrpo.launch import launch
 
     first = os.environ.get("RANK", "0") == "0"
-    summary, directory = launch(resolved, make_display() if first else NoDisplay())
+    summary, directory = launch(resolved, make_display() if first else NoDisplay(), resume, allow_changes)
     if first:
         Console().print(closing_table(summary))
         print(f"run directory: {directory}")
@@ -45,6 +54,17 @@ def show(settings: Settings = None) -> None:
     from fastgrpo.config import to_yaml
 
     print(to_yaml(_resolve(settings)), end="")
+
+
+def _with_settings_of(resume: str, settings: list[str]) -> list[str]:
+    """A path to resume brings its own settings along, unless a recipe or file is named."""
+    if resume in ("auto", "never") or (settings and "=" not in settings[0]):
+        return settings
+    path = Path(resume)
+    own = next((file for file in (path / "trainer" / "config.yaml", path / "config.yaml") if file.is_file()), None)
+    if own is None:
+        raise InputError(f"--resume {resume}: no run is there. It can be auto, never, a run's directory, or one of its checkpoints")
+    return [str(own), *settings]
 
 
 def _resolve(settings: list[str] | None):

@@ -26,7 +26,7 @@ class Learner(Protocol):
         """One optimizer update from the gradients of all packs of all ranks, added up; also from none, since momentum moves on.
 
         Returns the loss statistics of each pack (sums, counts, `*_max`), and the global gradient norm before clipping. Raises
-        HealthError, and leaves the weights alone, where a gradient is not finite.
+        NotFinite, and leaves the weights alone, where a gradient is not finite.
         """
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastgrpo.errors import HealthError, SetupError
+from fastgrpo.errors import NotFinite, SetupError
 from fastgrpo.learner.layout import in_engine_order
 from fastgrpo.learner.native import adamw
 from fastgrpo.learner.passes import with_blanks
@@ -76,7 +76,7 @@ class DeepSpeedLearner:
             return [self.engine(batch, logprobs=True) for batch in passes][: len(packs)]
 
     def update(self, packs: Sequence[PackedBatch]) -> tuple[list[dict[str, float]], float]:
-        """See Learner. Every rank calls it, also with no packs. Raises HealthError, on all ranks, where a gradient is not finite."""
+        """See Learner. Every rank calls it, also with no packs. Raises NotFinite, on all ranks, where a gradient is not finite."""
         passes, found = with_blanks(packs, self.engine.device), []
         for number, batch in enumerate(passes):
             self.engine.set_gradient_accumulation_boundary(number == len(passes) - 1)
@@ -122,7 +122,7 @@ class DeepSpeedLearner:
         else:
             self.engine.zero_grad()
         if not math.isfinite(norm):
-            raise HealthError(
+            raise NotFinite(
                 f"update {self.updates}: the gradient norm is not finite; no weight was changed. Lower lr, or look at the rollouts."
             )
         self.updates += 1

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastgrpo.errors import HealthError
+from fastgrpo.errors import NotFinite
 from fastgrpo.learner.state import load_state, state_of
 from fastgrpo.loss import packed_loss
 from fastgrpo.model import head_weight, kept_hidden_states, model_logprobs
@@ -70,12 +70,14 @@ class NativeLearner:
     def step(self) -> float:
         """The update from the gradients added since the last; their global norm before clipping.
 
-        Raises HealthError, and leaves the weights alone, where a gradient is not finite.
+        Raises NotFinite, and leaves the weights alone, where a gradient is not finite.
         """
         self._sum_over_ranks()
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in self.gradients]))
         if not torch.isfinite(norm):
-            raise HealthError(
+            for gradient in self.gradients:
+                gradient.zero_()
+            raise NotFinite(
                 f"update {self.updates}: the gradient norm is {norm.item()}; no weight was changed. Lower lr, or look at the rollouts."
             )
         factor = torch.clamp(self.grad_clip / (norm + 1e-12), max=1.0)

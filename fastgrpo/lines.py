@@ -1,0 +1,49 @@
+"""A file of JSON lines that only grows: a full disk delays lines instead of losing them, and a torn last line is no line."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from fastgrpo.faults import fault
+
+
+class Lines:
+    """Appends to `path`. What could not be written stays in memory, in order, and is tried again with the next line."""
+
+    def __init__(self, path: Path):
+        self.file = path.open("ab", buffering=0)
+        self.size = os.fstat(self.file.fileno()).st_size
+        self.waiting = b""
+
+    def append(self, row: dict) -> OSError | None:
+        """Writes one line, after those that wait; the error where they have to wait (longer)."""
+        self.waiting += json.dumps(row).encode() + b"\n"
+        try:
+            fault("metrics", row.get("step", 0))
+            self.waiting = self.waiting[self.file.write(self.waiting) :]
+            if self.waiting:  # the disk took a part: the next attempt fails and says why
+                self.waiting = self.waiting[self.file.write(self.waiting) :]
+        except OSError as error:
+            return error
+        return None
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The rows of such a file; a last line that a killed process left unfinished is not one."""
+    return [json.loads(line) for line in _whole(path)]
+
+
+def cut_lines(path: Path, rows: int, into: Path) -> None:
+    """`into` becomes the first `rows` lines of `path`, in one step."""
+    temporary = into.with_name(into.name + ".tmp")
+    temporary.write_bytes(b"".join(_whole(path)[:rows]))
+    os.replace(temporary, into)
+
+
+def _whole(path: Path) -> list[bytes]:
+    return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
