@@ -89,11 +89,11 @@ class Checkpoints:
         writing = _Attempts(self.ranks.first)
         writing(self._make_room, unfinished)
         policy = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.learner.named_weights() if self.ranks.first}
+        trainer = unfinished / "trainer"
+        writing(lambda: trainer.mkdir(parents=True))
         writing(save_policy, unfinished, self.model, self.tokenizer, policy)
         del policy
         self._passed()
-        trainer = unfinished / "trainer"
-        writing(trainer.mkdir)
         for name, shard in shards(chain(self.learner.state(), random_states(self.ranks)), self.ranks.first):
             writing(save_shard, shard, trainer / name)
             self._passed()
@@ -180,6 +180,9 @@ def steps(directory: Path) -> list[tuple[int, Path]]:
 
 def save_policy(unfinished: Path, model, tokenizer, weights: Mapping[str, Tensor]) -> None:
     """Weights as safetensors, config and tokenizer. Raises HealthError where a weight is not finite."""
+    from huggingface_hub import save_torch_state_dict
+
     require_finite(weights.items())
-    model.save_pretrained(unfinished, state_dict=dict(weights))
-    tokenizer.save_pretrained(unfinished)
+    save_torch_state_dict(dict(weights), unfinished)  # save_pretrained of the model would import DeepSpeed, where it is installed
+    for part in (model.config, model.generation_config, tokenizer):
+        part.save_pretrained(unfinished)

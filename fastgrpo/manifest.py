@@ -13,8 +13,10 @@ CHUNK = 1 << 22
 
 
 def seal(directory: Path) -> None:
-    """Flushes every file below `directory` to the disk, and writes its manifest."""
-    files = _files(directory)
+    """Flushes every file below `directory` to the disk, and writes its manifest. Files get the rights that the user's umask leaves."""
+    files, rights = _files(directory), 0o666 & ~_umask()
+    for name in files:
+        (directory / name).chmod(rights)  # safetensors gives them to the owner alone
     with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock
         hashes = list(pool.map(lambda name: sha256(directory / name, flush=True), files))
     sizes = [(directory / name).stat().st_size for name in files]
@@ -63,6 +65,12 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _files(directory: Path) -> list[str]:

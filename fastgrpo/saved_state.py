@@ -65,7 +65,7 @@ def save_shard(shard: Mapping[str, Tensor], path: Path) -> None:
 
 def require_finite(tensors: Iterable[tuple[str, Tensor]]) -> None:
     for name, tensor in tensors:
-        if not tensor.isfinite().all():
+        if not all(bound.isfinite() for bound in tensor.aminmax()):
             raise HealthError(f"{name} is not finite; no checkpoint was made of it. Resume from the last one, with a lower lr")
 
 

@@ -170,7 +170,7 @@ def test_a_run_that_cannot_learn_ends_with_4_and_keeps_what_it_wrote(tiny_model_
 
 
 @pytest.mark.slow  # 6 s
-def test_an_interrupted_run_says_so_and_ends_with_130(tiny_model_dir):
+def test_ctrl_c_asks_for_a_save_and_a_second_one_ends_at_once_with_130(tiny_model_dir):
     command = [sys.executable, "-m", "fastgrpo", "train", f"model={tiny_model_dir}", *SMALL]
     environment = ENVIRONMENT | {"FASTGRPO_FAULTS": "sample@1:*:hang"}
     heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}  # shells make background jobs deaf to it
@@ -181,6 +181,8 @@ def test_an_interrupted_run_says_so_and_ends_with_130(tiny_model_dir):
         time.sleep(2)  # into the hanging phase
         process.send_signal(signal.SIGINT)
         try:
+            assert "SIGINT: saving at the end of this phase; Ctrl-C again ends at once" in process.stderr.readline()
+            process.send_signal(signal.SIGINT)
             errors = process.communicate(timeout=60)[1]
         finally:
             process.kill()

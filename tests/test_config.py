@@ -67,8 +67,11 @@ OTHER = {  # a valid value of each key that differs from the recipe tiny
     "eval.ways": "greedy",
     "eval.verifier": "fast",
     "checkpoint.every": "4",
+    "checkpoint.keep": "5",
+    "checkpoint.before": "13800",
     "checkpoint.best": "greedy_average",
     "health.phase_seconds": "60",
+    "health.skipped_updates": "7",
     "health.steps_without_signal": "2",
 }
 

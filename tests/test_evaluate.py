@@ -122,15 +122,19 @@ def test_grading_goes_on_while_others_are_drawn():
 
 def test_sets_are_drawn_in_each_way_with_seeds_of_their_own(grader):
     sampler = by_number(RIGHT, WRONG)
-    results, rows = evaluate_ways(
-        sampler, grader, {"a": PROMPTS, "b": PROMPTS[:1]}, ("sampled", "greedy"), Sampling(0.6, 8), seed=0, ranks=Ranks()
-    )
+    after = []
+
+    def ways(sets, ways):
+        return evaluate_ways(sampler, grader, sets, ways, Sampling(0.6, 8), 0, Ranks(), lambda: after.append(len(sampler.temperatures)))
+
+    results, rows = ways({"a": PROMPTS, "b": PROMPTS[:1]}, ("sampled", "greedy"))
+    assert after == [1, 2, 3, 4]  # a run may be stopped after each set
     assert sampler.temperatures == [0.6, 0.6, 0.0, 0.0]
     assert {way: {name: found.accuracy for name, found in sets.items()} for way, sets in results.items()} == {
         way: {"a": 0.5, "b": 1.0} for way in ("sampled", "greedy")
     }
     assert {way: len(found) for way, found in rows.items()} == {"sampled": 7, "greedy": 7}
-    assert list(evaluate_ways(sampler, grader, {"a": PROMPTS}, ("greedy",), Sampling(0.6, 8), seed=0, ranks=Ranks())[0]) == ["greedy"]
+    assert list(ways({"a": PROMPTS}, ("greedy",))[0]) == ["greedy"]
 
 
 def of(problems, accuracy):

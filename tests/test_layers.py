@@ -9,10 +9,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    "errors types config config_sections config_errors settings_file faults ranks watchdog",
+    "errors types config config_sections config_errors settings_file faults ranks watchdog progress stop lock lines manifest",
     "templates data sources problem_sets overlap arithmetic rewards accuracy published advantages balance packing loss metrics",
     "model rollout learner",
-    "run trainer experience updates checkpoint evaluate predictions benchmark pretrain model_source engines "
+    "run trainer experience updates checkpoint saved_state resume evaluate predictions benchmark pretrain model_source engines "
     "analyze plan doctor data_check reward_check",
     "report experiments integrations launch launch_evaluation spawn display cli __main__ __init__",
 )
@@ -21,6 +21,11 @@ SIBLINGS = {
     *(
         ("config", "config_errors"),
         ("watchdog", "ranks"),
+        ("stop", "ranks"),
+        ("lines", "faults"),
+        ("checkpoint", "saved_state"),
+        ("resume", "checkpoint"),
+        ("run", "resume"),
         ("config", "config_sections"),
         ("config", "settings_file"),
         ("config_errors", "settings_file"),

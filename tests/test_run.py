@@ -52,7 +52,7 @@ def test_a_directory_in_use_is_refused_and_left_alone(tmp_path):
 
 def test_an_empty_directory_is_used(tmp_path):
     Run(tmp_path, Listener()).close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "evals", "logs", "metrics.jsonl", "rollouts"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "evals", "lock", "logs", "metrics.jsonl", "rollouts"]
 
 
 @pytest.mark.parametrize("name", ["file", "file/run"])

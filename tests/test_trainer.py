@@ -1,6 +1,7 @@
 """The loop on a tiny random model: when old log-probs are taken, what stops a run, what changes nothing, and that reruns are identical."""
 
 import dataclasses
+import itertools
 import json
 import zlib
 from pathlib import Path
@@ -99,14 +100,14 @@ def test_old_logprobs_are_taken_before_the_first_step(tmp_path, tiny_model_dir, 
     seen = []
     honest = trainer.update
 
-    def spy(packs, step, learner, lr, ranks):
+    def spy(packs, step, config, parts, run, progress):
         seen.extend((batch, number) for number, batch in enumerate(packs) if batch.old_logprobs is not None)
-        now = learner.logprobs(packs)
+        now = parts.learner.logprobs(packs)
         drift = [
             (n - b.old_logprobs)[b.loss_mask].abs().max().item() for n, b in zip(now, packs, strict=True) if b.old_logprobs is not None
         ]
         drifts.extend(drift)
-        return honest(packs, step, learner, lr, ranks)
+        return honest(packs, step, config, parts, run, progress)
 
     drifts = []
     monkeypatch.setattr(trainer, "update", spy)
@@ -182,9 +183,25 @@ def test_equal_rewards_for_k_steps_stop_the_run(tmp_path, tiny_model_dir, letter
         run(tmp_path, tiny_model_dir, letter_problems, "steps=9", "health.steps_without_signal=3", "max_new_tokens=2")
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_before_any_update(tmp_path, tiny_model_dir, letter_problems, easy_reward, monkeypatch):
+def test_an_update_without_a_finite_gradient_is_skipped_and_its_packs_are_kept(
+    tmp_path, tiny_model_dir, letter_problems, easy_reward, monkeypatch
+):
     monkeypatch.setenv("FASTGRPO_FAULTS", "learn@2:0:nan")
-    with pytest.raises(HealthError, match="the gradient norm is nan"):
+    settings = ("updates_per_rollout=1", "steps=3", "checkpoint.every=1", "checkpoint.keep=9")
+    _, rows, directory = run(tmp_path, tiny_model_dir, letter_problems, *settings)
+    assert [row["updates"][0].get("skipped", 0) for row in rows] == [0, 1, 0]
+    weights = [load_file(directory / "checkpoints" / f"step_{step}" / "model.safetensors") for step in (1, 2, 3)]
+    same = [all(torch.equal(one[name], other[name]) for name in one) for one, other in itertools.pairwise(weights)]
+    assert same == [True, False]
+    (dump,) = (directory / "dumps").iterdir()
+    assert dump.name == "step_000002-update_1-rank_0.safetensors"
+    tensors = load_file(dump)
+    assert tensors["0/scale"].isnan().any() and tensors["0/input_ids"].dtype == torch.int64
+
+
+def test_losses_that_are_not_finite_stop_the_run_before_any_update(tmp_path, tiny_model_dir, letter_problems, easy_reward, monkeypatch):
+    monkeypatch.setenv("FASTGRPO_FAULTS", "learn@2:0:nan")
+    with pytest.raises(HealthError, match=r"3 updates in a row had no finite gradient.*the gradient norm is nan"):
         run(tmp_path, tiny_model_dir, letter_problems, "checkpoint.every=1")
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.is_dir() and not path.is_symlink()] == ["step_1"]
 

@@ -41,13 +41,11 @@ def load_state(masters: Named, optimizer: torch.optim.Optimizer, state: Mapping[
 
 def spread_state_of(parameters: Named, masters: Sequence[Tensor], engine) -> Iterator[tuple[str, Tensor]]:
     """Of DeepSpeed's `engine` at ZeRO 1 to 3, with its flat `masters`: every rank iterates to the end, and is given each tensor whole."""
-    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
-
     found = engine.optimizer.optimizer.state.get(masters[0], {})
     for name, parameter in parameters:
-        yield f"master/{name}", safe_get_full_fp32_param(parameter)
+        yield f"master/{name}", _whole(parameter, None)
         for kind, value in found.items():
-            yield f"{kind}/{name}", value if _is_count(value) else safe_get_full_optimizer_state(parameter, kind)
+            yield f"{kind}/{name}", value if _is_count(value) else _whole(parameter, kind)
 
 
 @torch.no_grad()
@@ -67,6 +65,12 @@ def load_spread_state(parameters: Named, masters: Sequence[Tensor], engine, stat
         for kind in kinds:
             if not _is_count(state[f"{kind}/{name}"]):
                 _set_slice(optimizer, parameter, state[f"{kind}/{name}"], kind)
+
+
+def _whole(parameter: nn.Parameter, kind: str | None) -> Tensor:
+    if hasattr(parameter, "ds_id"):  # ZeRO 3
+        return parameter._z3_optimizer.get_full_hp_param(parameter, kind)
+    return parameter.get_full_hp_param(kind)
 
 
 def _set_slice(optimizer, parameter: nn.Parameter, value: Tensor, kind: str | None) -> None:
