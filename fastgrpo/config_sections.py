@@ -105,6 +105,10 @@ class LearnerConfig(BaseModel):
     zero: Literal[0, 1, 2, 3] = Field(default=2, description="what deepspeed spreads over ranks: optimizer (1), gradients (2), weights (3)")
     offload: Literal["none", "optimizer", "all"] = Field(default="none", description="what deepspeed keeps in host memory")
     recompute: bool = Field(default=False, description="compute activations again in the backward pass instead of keeping them")
+    compile: bool = Field(default=False, description="torch.compile of the model's layers; the first packs wait for it")
+    attention: Literal["auto", "flash2", "flash4", "varlen", "sdpa"] = Field(
+        default="auto", description="what computes the attention of packs; auto takes the first of these that can be used"
+    )
 
 
 class EvalConfig(BaseModel):

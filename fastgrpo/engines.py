@@ -17,6 +17,10 @@ def make_learner(config: Config, model) -> Learner:
     def lr_at(update: int) -> float:
         return config.lr
 
+    if config.learner.compile:
+        from fastgrpo.learner.compiled import compile_layers
+
+        compile_layers(model)
     if config.learner.engine == "native":
         from fastgrpo.learner.native import NativeLearner
         from fastgrpo.learner.recompute import recompute_activations

@@ -145,9 +145,9 @@ def load_all(path: str, config: Config, sets: Mapping[str, ProblemSet], say: Cal
 
     tokenizer = load_tokenizer(path)
     prompts = render_all(sets, config, tokenizer, say)
-    model = load_model(path, config.dtype)
+    model = load_model(path, config.dtype, config.learner.attention, say)
     require_context(model, prompts, config.max_new_tokens)
-    reference = load_model(path, config.dtype) if config.loss.beta > 0 else None
+    reference = load_model(path, config.dtype, config.learner.attention) if config.loss.beta > 0 else None
     say(f"model: {path}, {sum(parameter.numel() for parameter in model.parameters()):,} parameters in {config.dtype}")
     return tokenizer, model, reference, prompts
 

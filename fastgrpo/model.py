@@ -1,18 +1,19 @@
 """The model: loading a Hugging Face causal LM, and the one packed forward that training, old and reference passes share.
 
 What surprises: packs reach the model as one row of T tokens with positions that restart at 0 and no attention mask; the attention
-registered here reads the sequence boundaries (cu_seqlens), so nothing is computed across sequences and no (T, T) mask exists.
+(fastgrpo.attention) reads the sequence boundaries (cu_seqlens), so nothing is computed across sequences and no (T, T) mask exists.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from fastgrpo.attention import ATTENTION, choose, register_attention, this_machine
 from fastgrpo.balance import Cost, transformer_cost
 from fastgrpo.errors import InputError
 from fastgrpo.types import PackedBatch
@@ -21,49 +22,7 @@ from fastgrpo_kernels import linear_logprobs
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ATTENTION = "fastgrpo_packed"
-UNSUPPORTED = ("softcap", "s_aux")  # what transformers passes for soft-capped scores and for attention sinks
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
-
-
-def packed_attention(
-    module, query, key, value, attention_mask, scaling=None, cu_seq_lens_q=None, max_length_q=None, sliding_window=None, **kwargs
-):
-    """Causal attention inside each sequence of a pack; without cu_seq_lens_q, plain SDPA with the mask given (decoding).
-
-    query (1, heads, T, D), key and value (1, kv_heads, T, D), cu_seq_lens_q (S+1,) int32; returns (1, T, heads, D) and None.
-    Raises InputError where a sliding window is shorter than a sequence, and for soft-capped scores or attention sinks: there are none here.
-    """
-    if any(kwargs.get(name) is not None for name in UNSUPPORTED):
-        raise InputError(
-            f"{type(module).__name__} needs one of {', '.join(UNSUPPORTED)}, which this attention does not compute: not supported"
-        )
-    if cu_seq_lens_q is None:
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    if sliding_window is not None and max_length_q > sliding_window:
-        raise InputError(f"sequences of {max_length_q} tokens exceed the model's sliding window of {sliding_window}; lower max_new_tokens")
-    grouped = query.shape[1] != key.shape[1]
-    if query.is_cuda:
-        from torch.nn.attention.varlen import varlen_attn
-
-        rows = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-        bounds = (cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q)
-        return varlen_attn(*rows, *bounds, scale=scaling, window_size=(-1, 0), enable_gqa=grouped)[None], None
-    lengths = cu_seq_lens_q.diff().tolist()
-    parts = zip(*(tensor.split(lengths, dim=2) for tensor in (query, key, value)), strict=True)
-    outputs = [F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped) for q, k, v in parts]
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
-
-
-def register_attention() -> None:
-    """Makes the packed attention known to transformers under the name ATTENTION, and silences its progress bars."""
-    from transformers import AttentionInterface
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    AttentionInterface.register(ATTENTION, packed_attention)
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
@@ -76,10 +35,11 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
         raise InputError(f"model={path}: no tokenizer could be loaded from it ({first_line(error)})") from error
 
 
-def load_model(path: str, dtype: str) -> PreTrainedModel:
+def load_model(path: str, dtype: str, attention: str = "auto", say: Callable[[str], None] = lambda line: None) -> PreTrainedModel:
     """A causal LM with packed attention, on the GPU if there is one, in eval mode (no dropout: log-probs must not be random).
 
-    Raises InputError where it isn't one.
+    `attention` is a kernel of fastgrpo.attention or "auto"; `say` is told which was chosen. Raises InputError where the path holds no
+    such model, or the kernel cannot be used.
     """
     from transformers import AutoModelForCausalLM
 
@@ -90,7 +50,11 @@ def load_model(path: str, dtype: str) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=DTYPES[dtype], attn_implementation=ATTENTION)
     except Exception as error:
         raise InputError(f"model={path} could not be loaded as a causal language model: {first_line(error)}") from error
-    return prepare(model.to("cuda" if torch.cuda.is_available() else "cpu"))
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    choice = choose(attention, this_machine(model.device), model.dtype, head_dim(model))
+    model.set_attn_implementation(choice.implementation)
+    say(choice.line)
+    return prepare(model)
 
 
 def prepare(model: PreTrainedModel) -> PreTrainedModel:
@@ -116,9 +80,13 @@ def prepare(model: PreTrainedModel) -> PreTrainedModel:
 
 def training_cost(model: PreTrainedModel) -> Cost:
     """What a sequence costs to train on, by its length."""
-    config = model.config
-    width = config.num_attention_heads * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-    return transformer_cost(sum(parameter.numel() for parameter in model.parameters()), config.num_hidden_layers, width)
+    width = model.config.num_attention_heads * head_dim(model)
+    return transformer_cost(sum(parameter.numel() for parameter in model.parameters()), model.config.num_hidden_layers, width)
+
+
+def head_dim(model: PreTrainedModel) -> int:
+    """The size of an attention head."""
+    return getattr(model.config, "head_dim", None) or model.config.hidden_size // model.config.num_attention_heads
 
 
 def head_weight(model: nn.Module) -> Tensor:
@@ -129,12 +97,8 @@ def head_weight(model: nn.Module) -> Tensor:
 def hidden_states(model: nn.Module, input_ids: Tensor, position_ids: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
     """Final hidden states (T, H) of packed tokens (T,)."""
     device = model.device
-    bounds = {
-        "cu_seq_lens_q": cu_seqlens.to(device),
-        "cu_seq_lens_k": cu_seqlens.to(device),
-        "max_length_q": max_seqlen,
-        "max_length_k": max_seqlen,
-    }
+    cuts = cu_seqlens.to("cpu" if model.config._attn_implementation == ATTENTION else device)  # where the kernel reads them
+    bounds = {"cu_seq_lens_q": cuts, "cu_seq_lens_k": cuts, "max_length_q": max_seqlen, "max_length_k": max_seqlen}
     rows = {"input_ids": input_ids[None].to(device), "position_ids": position_ids[None].to(device)}
     return model.base_model(**rows, **bounds, use_cache=False).last_hidden_state[0]
 

@@ -77,7 +77,8 @@ def _make_base(directory: Path, corpus: Sequence[tuple[str, str]], recipe: BaseR
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from fastgrpo.model import ATTENTION, load_tokenizer, prepare, register_attention
+    from fastgrpo.attention import ATTENTION, register_attention
+    from fastgrpo.model import load_tokenizer, prepare
 
     config = Qwen2Config(
         vocab_size=recipe.vocabulary,

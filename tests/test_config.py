@@ -63,6 +63,8 @@ OTHER = {  # a valid value of each key that differs from the recipe tiny
     "learner.zero": "3",
     "learner.offload": "all",
     "learner.recompute": "true",
+    "learner.compile": "true",
+    "learner.attention": "sdpa",
     "eval.every": "3",
     "eval.ways": "greedy",
     "eval.verifier": "fast",

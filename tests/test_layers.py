@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     "errors types config config_sections config_errors settings_file faults ranks watchdog progress stop lock lines manifest",
     "templates data sources problem_sets overlap arithmetic rewards accuracy published advantages balance packing loss metrics",
-    "model rollout learner",
+    "attention model rollout learner",
     "run trainer experience updates checkpoint saved_state resume evaluate predictions benchmark pretrain model_source engines "
     "analyze plan doctor data_check reward_check",
     "report experiments integrations launch launch_evaluation spawn display cli __main__ __init__",
@@ -30,7 +30,7 @@ SIBLINGS = {
         ("config", "settings_file"),
         ("config_errors", "settings_file"),
     ),
-    *(("rollout", "model"), ("learner", "model"), ("pretrain", "checkpoint"), ("trainer", "checkpoint")),
+    *(("model", "attention"), ("rollout", "model"), ("learner", "model"), ("pretrain", "checkpoint"), ("trainer", "checkpoint")),
     *(("trainer", "evaluate"), ("analyze", "evaluate"), ("trainer", "run"), ("evaluate", "run"), ("pretrain", "run")),
     *(("trainer", "experience"), ("trainer", "updates"), ("experience", "evaluate"), ("experience", "run"), ("run", "predictions")),
     *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "pretrain")),

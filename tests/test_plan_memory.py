@@ -11,10 +11,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fastgrpo.attention import ATTENTION, register_attention
 from fastgrpo.config import load_config
 from fastgrpo.learner.native import NativeLearner
 from fastgrpo.learner.recompute import recompute_activations
-from fastgrpo.model import ATTENTION, DTYPES, prepare, register_attention
+from fastgrpo.model import DTYPES, prepare
 from fastgrpo.packing import pack_one
 from fastgrpo.plan.algebra import batch_of
 from fastgrpo.plan.assumptions import assumptions_for, values

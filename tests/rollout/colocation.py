@@ -7,9 +7,10 @@ import pytest
 import torch
 from conftest import byte_tokenizer
 
+from fastgrpo.attention import ATTENTION, register_attention
 from fastgrpo.config import LossConfig
 from fastgrpo.learner.native import NativeLearner
-from fastgrpo.model import ATTENTION, prepare, register_attention
+from fastgrpo.model import prepare
 from fastgrpo.packing import pack
 from fastgrpo.types import Prompt, Sampling, TrainingSequence
 
