@@ -9,11 +9,11 @@ None of the kernels has run on a GPU here: the adapters are tested with stand-in
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 import torch
@@ -60,12 +60,17 @@ def choose(wanted: str, machine: Machine, dtype: torch.dtype, head_dim: int) -> 
 
     Raises InputError where the wanted one cannot be.
     """
-    refused = {kernel: refusal(kernel, machine, dtype, head_dim) for kernel in KERNELS}
-    kernel = next(kernel for kernel, reason in refused.items() if not reason) if wanted == "auto" else wanted
-    if refused[kernel]:
-        raise InputError(f"learner.attention={wanted} cannot be used: {refused[kernel]}. Change that, or set learner.attention=auto")
-    passed_over = [reason for reason in refused.values() if reason] if wanted == "auto" else ["as learner.attention says"]
-    why = [f"{str(dtype).removeprefix('torch.')} on {machine.name}", *dict.fromkeys(passed_over)]
+    refused = []
+    for kernel in KERNELS if wanted == "auto" else [wanted]:
+        reason = refusal(kernel, machine, dtype, head_dim)
+        if not reason:
+            break
+        refused.append(reason)
+    else:
+        raise InputError(f"learner.attention={wanted} cannot be used: {refused[0]}. Change that, or set learner.attention=auto")
+    why = [f"{str(dtype).removeprefix('torch.')} on {machine.name}", *dict.fromkeys(refused)]
+    if wanted != "auto":
+        why.append("as learner.attention says")
     if machine.device == "cuda" and kernel not in PACKAGES:
         why.append("its gradients may differ in the last bits from run to run")
     return Choice(implementation(kernel), f"attention: {NAMES[kernel]} {machine.versions.get(kernel, '')} ({'; '.join(why)})")
@@ -97,10 +102,10 @@ def this_machine(device: torch.device) -> Machine:
         return Machine("cpu", "the CPU", versions=versions)
     for kernel, package in PACKAGES.items():
         try:
-            version = importlib.metadata.version(package.distribution)
-            importlib.import_module(package.module)
-            versions[kernel] = version
-        except importlib.metadata.PackageNotFoundError:
+            found = version(package.distribution)
+            import_module(package.module)
+            versions[kernel] = found
+        except PackageNotFoundError:
             problems[kernel] = f"{package.name} is not installed ({package.pip})"
         except Exception as error:  # an extension built for another torch fails in many ways
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
@@ -172,8 +177,8 @@ def packed_attention(
 
 
 def implementation(kernel: str) -> str:
-    """The name of a kernel in transformers."""
-    return f"fastgrpo_{kernel}"
+    """The name of a kernel in transformers, which takes any with "flash" in it for one of its own."""
+    return f"fastgrpo_{kernel.replace('flash', 'fa')}"
 
 
 ATTENTION = implementation("sdpa")

@@ -80,6 +80,8 @@ class Config(BaseModel):
             and learner.zero == 0,
             "learner.offload needs learner.zero of 1 to 3": learner.offload != "none" and learner.zero == 0,
             "learner.offload=all needs learner.zero=3": learner.offload == "all" and learner.zero != 3,
+            "learner.compile needs whole weights, and learner.zero=3 spreads them; set one to another": learner.compile
+            and learner.zero == 3,
         }
         if learner.engine == "deepspeed" and any(wrong.values()):
             raise ValueError(next(rule for rule, broken in wrong.items() if broken))
