@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fastgrpo.attention import ATTENTION
 from fastgrpo.model import load_model, load_tokenizer, model_logprobs
 from fastgrpo.packing import pack
 from fastgrpo.rollout.native import NativeEngine, end_of_sequence_ids
@@ -63,7 +64,7 @@ def test_greedy_is_what_transformers_generates(engine):
         want = model.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=tokens, use_cache=True, suppress_tokens=unknown
         )
-        model.set_attn_implementation("fastgrpo_packed")
+        model.set_attn_implementation(ATTENTION)
         assert list(rollout.token_ids) == want[0, ids.shape[1] :].tolist()
 
 

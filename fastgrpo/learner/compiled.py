@@ -18,7 +18,8 @@ def compile_layers(model: nn.Module) -> None:
     """Turns it on for a Hugging Face model; its parameters keep their names. The first pack pays: seconds to a minute, once a process.
 
     Sizes are symbols, so that packs of any length share the code; attention stays outside of it, as a call between two compiled parts.
-    Numbers differ from those of the plain layers by rounding. Raises InputError where transformers does not mark the layers.
+    Numbers differ by rounding from those of the plain layers, and may between passes with and without gradients. Weights must be whole:
+    ZeRO 3 would have it compile for each layer anew. Raises InputError where transformers does not mark the layers.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 

@@ -20,4 +20,3 @@ def recompute_activations(model: nn.Module) -> None:
 
     model.gradient_checkpointing_enable({"use_reentrant": False})
     model.base_model.register_forward_pre_hook(unless_cached, with_kwargs=True)
-    unless_cached(model, (), {})
