@@ -4,8 +4,9 @@ import pytest
 import torch
 from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM, MistralConfig, MistralForCausalLM
 
+from fastgrpo.attention import ATTENTION
 from fastgrpo.errors import InputError
-from fastgrpo.model import ATTENTION, load_model, load_tokenizer, model_logprobs, prepare
+from fastgrpo.model import load_model, load_tokenizer, model_logprobs, prepare
 from fastgrpo.packing import pack, pack_one
 from fastgrpo.types import TrainingSequence
 
