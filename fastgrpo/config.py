@@ -95,6 +95,11 @@ class Config(BaseModel):
             raise ValueError(
                 "rollout.weights=shared needs whole weights on every rank, and learner.zero=3 spreads them: set one to another"
             )
+        if rollout.weights == "shared" and learner is not None and learner.lora_rank:
+            raise ValueError(
+                "rollout.weights=shared gives an engine the learner's own weights, and "
+                f"learner.lora_rank={learner.lora_rank} trains adapters beside them: set rollout.weights=push"
+            )
         return rollout
 
     @field_validator("checkpoint")

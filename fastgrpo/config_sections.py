@@ -105,6 +105,18 @@ class LearnerConfig(BaseModel):
     zero: Literal[0, 1, 2, 3] = Field(default=2, description="what deepspeed spreads over ranks: optimizer (1), gradients (2), weights (3)")
     offload: Literal["none", "optimizer", "all"] = Field(default="none", description="what deepspeed keeps in host memory")
     recompute: bool = Field(default=False, description="compute activations again in the backward pass instead of keeping them")
+    lora_rank: int = Field(default=0, ge=0, description="train adapters of this rank beside frozen weights, which is LoRA; 0 trains all")
+    lora_alpha: float = Field(default=32.0, gt=0, description="what adapters add is scaled by lora_alpha / lora_rank")
+    lora_targets: Sources = Field(
+        default=("all-linear",), min_length=1, description="modules that get an adapter, such as q_proj; all-linear leaves out the head"
+    )
+
+    @field_validator("lora_alpha", "lora_targets")
+    @classmethod
+    def _of_adapters(cls, value: object, info: ValidationInfo) -> object:
+        if info.data.get("lora_rank") == 0 and value != cls.model_fields[info.field_name].default:
+            raise ValueError("it needs learner.lora_rank above 0, such as learner.lora_rank=16")
+        return value
 
 
 class EvalConfig(BaseModel):

@@ -122,7 +122,10 @@ def load_all(path: str, config: Config, sets: Mapping[str, ProblemSet], say: Cal
     prompts = render_all(sets, config, tokenizer, say)
     model = load_model(path, config.dtype)
     require_context(model, prompts, config.max_new_tokens)
-    reference = load_model(path, config.dtype) if config.loss.beta > 0 else None
+    reference = None
+    if config.loss.beta > 0:
+        stays_whole = config.learner.lora_rank and (config.learner.engine, config.learner.zero) != ("deepspeed", 3)
+        reference = model if stays_whole else load_model(path, config.dtype)  # adapters leave the model as it is
     say(f"model: {path}, {sum(parameter.numel() for parameter in model.parameters()):,} parameters in {config.dtype}")
     return tokenizer, model, reference, prompts
 

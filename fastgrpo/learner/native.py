@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastgrpo.errors import HealthError
+from fastgrpo.learner.lora import plain_weights
 from fastgrpo.loss import packed_loss
 from fastgrpo.model import head_weight, kept_hidden_states, model_logprobs
 from fastgrpo.ranks import lost_ranks_named
@@ -93,7 +94,7 @@ class NativeLearner:
         return norm.item()
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        return self.model.named_parameters()
+        return ((weight.name, weight.tensor()) for weight in plain_weights(self.model))
 
     def state_dict(self) -> dict:
         return {"optimizer": self.optimizer.state_dict(), "masters": [master.detach() for master in self.masters], "updates": self.updates}
