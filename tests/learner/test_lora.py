@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from conftest import byte_tokenizer
 from exactness import (
     TEMPERATURE,
     float64_model,
@@ -17,16 +18,22 @@ from exactness import (
     without_silent,
 )
 from learner.adapters import adapted, matrices, merged
+from rollout.colocation import improve, pairs, requires_vllm, sample, tiny_model
+from safetensors.torch import load_file
 from test_learner import batch
+from test_trainer import easy_reward, letter_problems, run
 
 from fastgrpo.checkpoint import save_policy
 from fastgrpo.config import LossConfig
-from fastgrpo.config_sections import LearnerConfig
+from fastgrpo.config_sections import LearnerConfig, RolloutConfig
+from fastgrpo.engines import make_engine
 from fastgrpo.errors import InputError
 from fastgrpo.learner.lora import save_adapter, with_adapters
 from fastgrpo.learner.native import NativeLearner
 from fastgrpo.model import load_model, load_tokenizer, model_logprobs
+from fastgrpo.rollout.parity import parity
 
+__all__ = ["easy_reward", "letter_problems"]
 pytest.importorskip("peft")
 
 LOSS = LossConfig(type="dr_grpo")
@@ -109,7 +116,10 @@ def test_a_checkpoint_is_the_merged_model_and_the_adapter_loads_in_peft(tiny_mod
     [
         (("q_proj", "lm_head"), "lm_head is the output head or the input embedding"),
         (("embed_tokens",), "embed_tokens is the output head or the input embedding"),
-        (("wq",), "wq names no linear layer of this model; it can hold down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj, or be"),
+        (
+            ("wq",),
+            "wq names no linear layer of this model; it can hold down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj, or be",
+        ),
         (("mlp",), "mlp names no linear layer"),
         (("all-linear", "lm_head"), "all-linear names no linear layer"),
     ],
@@ -150,3 +160,46 @@ def test_gradients_follow_from_those_of_the_merged_weights(tiny_model_dir):
         of_weight = plain.get_parameter(name).grad
         assert relative(gradients[id(b)], SCALING * of_weight @ a.T) < 1e-12
         assert relative(gradients[id(a)], SCALING * b.T @ of_weight) < 1e-12
+
+
+LORA = ("learner.lora_rank=8", "lr=1e-2", "max_new_tokens=12", "loss.beta=1e-3")
+
+
+@pytest.mark.slow  # 6 s
+@pytest.mark.parametrize("more", [(), ("learner.engine=deepspeed", "learner.zero=3")])
+def test_a_run_trains_adapters_and_its_checkpoint_is_a_plain_model(tmp_path, tiny_model_dir, letter_problems, easy_reward, more):
+    pytest.importorskip("deepspeed") if more else None
+    _, rows, directory = run(tmp_path, tiny_model_dir, letter_problems, *LORA, *more)
+    for row in rows:
+        first, last = row["updates"][0], row["updates"][-1]
+        assert first["logprob_gap_max"] < 1e-4, "the sampler has other weights than the learner"
+        assert last["grad_norm"] > 0
+    assert rows[0]["updates"][0]["ref_kl"] < 1e-9 < 1e-4 < rows[1]["updates"][0]["ref_kl"], "the reference is not the base"
+    found, start = load_file(directory / "checkpoints/step_2/model.safetensors"), load_file(tiny_model_dir / "model.safetensors")
+    assert found.keys() == start.keys()
+    changed = {name for name in start if not torch.equal(found[name], start[name])}
+    assert changed == {name for name in start if name.endswith("_proj.weight")}
+
+
+@requires_vllm
+@pytest.mark.slow  # 8 s
+def test_vllm_gets_the_merged_weights_by_push_and_says_why(tmp_path, tiny_model_dir, letter_problems, easy_reward):
+    _, rows, directory = run(tmp_path, tiny_model_dir, letter_problems, *LORA, "rollout.engine=vllm", "rollout.cache_gib=0.125")
+    for row in rows:
+        assert row["parity"]["largest"] < 2e-3 and row["parity"]["tokens"] > 20
+        assert row["updates"][0]["logprob_gap_max"] < 2e-3
+    assert rows[0]["rollout_engine"]["weights"] == "push" and rows[0]["rollout_engine"]["failures"] == []
+    assert "weights: push (the weights are frozen, and adapters beside them are trained" in (directory / "logs/rank_0.log").read_text()
+
+
+@requires_vllm
+@pytest.mark.slow  # 8 s
+def test_a_vllm_engine_that_is_built_again_begins_with_the_merged_weights():
+    model = tiny_model("qwen tied")
+    learner = native(adapted(model), 1e-2)
+    engine = make_engine(RolloutConfig(engine="vllm", cache_gib=0.0625), model, byte_tokenizer(), 512, learner.named_weights)
+    improve(learner, sample(engine))
+    engine.engine.vllm.draw = None  # the next call of it fails
+    assert parity(learner.logprobs, pairs(sample(engine))).largest < 5e-5
+    assert len(engine.failures) == 1
+    engine.close()
