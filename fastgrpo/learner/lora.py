@@ -28,7 +28,8 @@ ALL = "all-linear"
 
 
 def with_adapters(model: PreTrainedModel, settings: LearnerConfig, seed: int) -> PreTrainedModel:
-    """A twin of the model with adapters of its dtype, which computes what the model does until they are trained: B is 0.
+    """A twin of the model with adapters of its dtype (a learner's masters of them are float32), which computes what the model does until
+    they are trained: B is 0.
 
     It shares the model's parameters, which are frozen from now on. Its random A depend on the seed alone. Raises InputError for targets
     that are no linear layers of the model, or its head or embedding; SetupError without peft.
@@ -51,11 +52,7 @@ def with_adapters(model: PreTrainedModel, settings: LearnerConfig, seed: int) ->
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        peft.inject_adapter_in_model(config, twin, ADAPTER)
-    for parameter in twin.parameters():
-        if parameter.requires_grad:  # peft made it float32: a learner's masters are, where it computes in less
-            parameter.data = parameter.data.to(model.dtype)
-    return twin.eval()
+        return peft.inject_adapter_in_model(config, twin, ADAPTER).eval()
 
 
 def _require_linear_layers(model: PreTrainedModel, targets: Sequence[str]) -> None:
