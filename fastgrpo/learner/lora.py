@@ -56,10 +56,11 @@ def with_adapters(model: PreTrainedModel, settings: LearnerConfig, seed: int) ->
 
 
 def _require_linear_layers(model: PreTrainedModel, targets: Sequence[str]) -> None:
-    linear = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)} - {"lm_head"})
+    modules, ends = dict(model.named_modules()), (model.get_input_embeddings(), model.get_output_embeddings())
+    linear = sorted({name.rpartition(".")[2] for name, module in modules.items() if isinstance(module, nn.Linear) and module not in ends})
     for target in targets:
-        found = [module for name, module in model.named_modules() if name == target or name.endswith(f".{target}")]
-        if any(module in (model.get_input_embeddings(), model.get_output_embeddings()) for module in found):
+        found = [module for name, module in modules.items() if name == target or name.endswith(f".{target}")]
+        if any(module in ends for module in found):
             why = "is the output head or the input embedding, whose weight the loss or the engine reads as it is"
         elif not found or not all(isinstance(module, nn.Linear) for module in found):
             why = "names no linear layer of this model"
