@@ -34,8 +34,8 @@ SPARE = 1.2  # times the size of the last checkpoint, that the next one may need
 class Checkpoints:
     """The checkpoints of one run, below `directory`. Every rank calls, rank 0 writes.
 
-    `facts` are files of text, by name, that go with the trainer's state. `keep` newest ones stay, and the best. `seconds` is what the
-    last one took.
+    `facts` are files of text, by name, that go with the trainer's state. `keep` newest ones stay, and the best. `adapter` is a model with
+    LoRA adapters, which are also saved by themselves, as peft does it. `seconds` is what the last one took.
     """
 
     def __init__(
@@ -47,9 +47,10 @@ class Checkpoints:
         ranks: Ranks | None = None,
         keep: int = 2,
         facts: Mapping[str, str] | None = None,
+        adapter=None,
     ):
         self.directory, self.model, self.tokenizer, self.learner = directory, model, tokenizer, learner
-        self.ranks, self.keep, self.facts = ranks or Ranks(), keep, facts or {}
+        self.ranks, self.keep, self.facts, self.adapter = ranks or Ranks(), keep, facts or {}, adapter
         self.seconds = 0.0
         self._boundaries = 0
 
@@ -93,6 +94,10 @@ class Checkpoints:
         writing(lambda: trainer.mkdir(parents=True))
         writing(save_policy, unfinished, self.model, self.tokenizer, policy)
         del policy
+        if self.adapter is not None:
+            from fastgrpo.learner.lora import save_adapter
+
+            writing(save_adapter, self.adapter, unfinished / "adapter")
         self._passed()
         for name, shard in shards(chain(self.learner.state(), random_states(self.ranks)), self.ranks.first):
             writing(save_shard, shard, trainer / name)

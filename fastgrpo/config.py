@@ -93,9 +93,14 @@ class Config(BaseModel):
         if rollout.engine == "vllm" and info.data.get("dtype") == "float64":
             raise ValueError("rollout.engine=vllm computes in float32 or bfloat16, and dtype is float64: change one of them")
         learner = info.data.get("learner")
-        if rollout.weights == "shared" and learner is not None and (learner.engine, learner.zero) == ("deepspeed", 3):
+        if rollout.weights == "shared" and learner is not None and learner.spreads_weights:
             raise ValueError(
                 "rollout.weights=shared needs whole weights on every rank, and learner.zero=3 spreads them: set one to another"
+            )
+        if rollout.weights == "shared" and learner is not None and learner.lora_rank:
+            raise ValueError(
+                "rollout.weights=shared gives an engine the learner's own weights, and "
+                f"learner.lora_rank={learner.lora_rank} trains adapters beside them: set rollout.weights=push"
             )
         return rollout
 

@@ -109,6 +109,23 @@ class LearnerConfig(BaseModel):
     attention: Literal["auto", "flash2", "flash4", "varlen", "sdpa"] = Field(
         default="auto", description="what computes the attention of packs; auto takes the first of these that can be used"
     )
+    lora_rank: int = Field(default=0, ge=0, description="train adapters of this rank beside frozen weights, which is LoRA; 0 trains all")
+    lora_alpha: float = Field(default=32.0, gt=0, description="what adapters add is scaled by lora_alpha / lora_rank")
+    lora_targets: Sources = Field(
+        default=("all-linear",), min_length=1, description="modules that get an adapter, such as q_proj; all-linear leaves out the head"
+    )
+
+    @property
+    def spreads_weights(self) -> bool:
+        """Whether no rank has the weights whole."""
+        return self.engine == "deepspeed" and self.zero == 3
+
+    @field_validator("lora_alpha", "lora_targets")
+    @classmethod
+    def _of_adapters(cls, value: object, info: ValidationInfo) -> object:
+        if info.data.get("lora_rank") == 0 and value != cls.model_fields[info.field_name].default:
+            raise ValueError("it needs learner.lora_rank above 0, such as learner.lora_rank=16")
+        return value
 
 
 class EvalConfig(BaseModel):

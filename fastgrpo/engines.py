@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fastgrpo.config import Config, RolloutConfig
     from fastgrpo.learner import Learner
     from fastgrpo.rollout import RolloutEngine
+
+    NamedWeights = Callable[[], Iterator[tuple[str, Tensor]]]
 
 
 def make_learner(config: Config, model) -> Learner:
@@ -37,23 +42,36 @@ def make_both(config: Config, model, tokenizer) -> tuple[Learner, RolloutEngine]
     """The learner comes first: an engine that shares its weights views them where the learner lays them out.
 
     Not so where the learner spreads weights over ranks: no rank has them whole after that, so the engine is made while it has, and the
-    native one samples with a copy.
+    native one samples with a copy. With LoRA `model` stays without adapters; only what learns, and samples by itself, has them.
     """
+    learned, native = with_lora(config, model), config.rollout.engine == "native"
     context = config.max_prompt_tokens + config.max_new_tokens
-    if config.learner.engine == "deepspeed" and config.learner.zero == 3:
-        sampled = copy.deepcopy(model) if config.rollout.engine == "native" else model
+    if config.learner.spreads_weights:
+        sampled = copy.deepcopy(model) if native else model
         engine = make_engine(config.rollout.model_copy(update={"weights": "push"}), sampled, tokenizer, context)
-        return make_learner(config, model), engine
-    learner = make_learner(config, model)
-    return learner, make_engine(config.rollout, model, tokenizer, context)
+        return make_learner(config, learned), engine
+    learner = make_learner(config, learned)
+    return learner, make_engine(config.rollout, learned if native else model, tokenizer, context, learner.named_weights)
 
 
-def make_engine(settings: RolloutConfig, model, tokenizer, context: int) -> RolloutEngine:
-    """`context` is the most tokens of prompt and response together. Raises SetupError where vLLM is asked for and cannot be used."""
+def with_lora(config: Config, model):
+    """The module that learns: `model` itself, or its twin with adapters. Raises InputError, and SetupError without peft."""
+    if not config.learner.lora_rank:
+        return model
+    from fastgrpo.learner.lora import with_adapters
+
+    return with_adapters(model, config.learner, config.seed)
+
+
+def make_engine(settings: RolloutConfig, model, tokenizer, context: int, named_weights: NamedWeights | None = None) -> RolloutEngine:
+    """`context` is the most tokens of prompt and response together. Raises SetupError where vLLM is asked for and cannot be used.
+
+    `named_weights` gives the weights of a learner that changes `model` or trains adapters of it; without, `model` stays as it is.
+    """
     if settings.engine == "native":
         from fastgrpo.rollout.native import NativeEngine
 
-        return NativeEngine(model, tokenizer)
+        return NativeEngine(model, tokenizer, own=named_weights is not None)
     from fastgrpo.rollout.colocated import VllmEngine
     from fastgrpo.rollout.supervised import SupervisedEngine
     from fastgrpo.rollout.vllm_settings import VllmSettings
@@ -66,7 +84,7 @@ def make_engine(settings: RolloutConfig, model, tokenizer, context: int) -> Roll
         tensor_parallel=settings.tensor_parallel,
         fp32_head=settings.fp32_head,
     )
-    return SupervisedEngine(lambda: VllmEngine(model, tokenizer, sizes), settings.deadline, settings.restarts)
+    return SupervisedEngine(lambda: VllmEngine(model, tokenizer, sizes, named_weights), settings.deadline, settings.restarts)
 
 
 def engine_lines(engine: RolloutEngine) -> list[str]:

@@ -111,7 +111,9 @@ def _run(
         from fastgrpo.trainer import Parts, train
 
         facts = {"config.yaml": to_yaml(resolved), "data.json": fingerprints(sets)}
-        checkpoints = Checkpoints(run.directory / "checkpoints", model, tokenizer, learner, ranks, config.checkpoint.keep, facts)
+        adapter = learner.model if config.learner.lora_rank and not config.learner.spreads_weights else None
+        folder = run.directory / "checkpoints"
+        checkpoints = Checkpoints(folder, model, tokenizer, learner, ranks, config.checkpoint.keep, facts, adapter)
         checkpoints.repair(progress if found else None)
         parts = Parts(
             engine=engine,
@@ -147,7 +149,10 @@ def load_all(path: str, config: Config, sets: Mapping[str, ProblemSet], say: Cal
     prompts = render_all(sets, config, tokenizer, say)
     model = load_model(path, config.dtype, config.learner.attention, say)
     require_context(model, prompts, config.max_new_tokens)
-    reference = load_model(path, config.dtype, config.learner.attention) if config.loss.beta > 0 else None
+    reference = None
+    if config.loss.beta > 0:
+        stays_whole = config.learner.lora_rank and not config.learner.spreads_weights
+        reference = model if stays_whole else load_model(path, config.dtype, config.learner.attention)  # adapters leave the model as it is
     say(f"model: {path}, {sum(parameter.numel() for parameter in model.parameters()):,} parameters in {config.dtype}")
     return tokenizer, model, reference, prompts
 

@@ -74,7 +74,7 @@ def random_cut(sequences: list[TrainingSequence], packs: int, rng: random.Random
 
 @dataclasses.dataclass
 class Result:
-    """Accumulated gradients and their norms of each update, and the change of all parameters over the updates; flat float64."""
+    """Accumulated gradients and their norms of each update, and the change of all trained parameters over the updates; flat float64."""
 
     gradients: list[Tensor]
     norms: list[float]
@@ -83,6 +83,10 @@ class Result:
 
 def flat(tensors) -> Tensor:
     return torch.cat([tensor.detach().reshape(-1).double() for tensor in tensors])
+
+
+def trained(model) -> list[Tensor]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def naive_logprobs(model, sequence: TrainingSequence) -> tuple[Tensor, Tensor]:
@@ -112,7 +116,7 @@ def naive_loss(model, sequence: TrainingSequence, old: Tensor | None, ref: Tenso
 
 def naive_result(model, reference, updates, loss: LossConfig, make_optimizer) -> Result:
     """The update as the formula says it, one response at a time."""
-    parameters, start = list(model.parameters()), flat(model.parameters()).clone()
+    parameters, start = trained(model), flat(trained(model)).clone()
     optimizer, gradients, norms = make_optimizer(parameters), [], []
     for group in optimizer.param_groups:
         group["lr"] = LR if isinstance(optimizer, torch.optim.AdamW) else 1.0
@@ -139,7 +143,7 @@ def learner_result(
     share: Callable[[list[PackedBatch]], list[PackedBatch]] = lambda packs: packs,
 ) -> Result:
     """The update through the learner. `plant` spoils the packs of each update; `share` picks those of this rank."""
-    start, gradients = flat(model.parameters()).clone(), []
+    start, gradients = flat(trained(model)).clone(), []
 
     def recording(parameters):
         optimizer = make_optimizer(parameters)
@@ -161,7 +165,7 @@ def learner_result(
         for batch in packs:
             learner.backward(batch)
         norms.append(learner.step())
-    return Result(gradients, norms, flat(model.parameters()) - start)
+    return Result(gradients, norms, flat(trained(model)) - start)
 
 
 def sgd(parameters):

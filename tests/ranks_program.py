@@ -3,6 +3,7 @@
 torchrun --nproc_per_node=N ranks_program.py MODEL_DIRECTORY OUTPUT.json
 """
 
+import importlib.util
 import json
 import os
 import random
@@ -21,6 +22,7 @@ from exactness import (
     sgd,
     without_silent,
 )
+from learner.adapters import adapted
 
 from fastgrpo.config import LossConfig
 from fastgrpo.learner.native import adamw
@@ -44,6 +46,10 @@ def main(model_directory: str, output: str) -> None:
     for name, plant in PLANTED.items():
         spoiled = learner_result(float64_model(model_directory), None, cut, loss, sgd, plant, plans["spread"])
         errors[name] = gradient_errors(spoiled, want)
+    if importlib.util.find_spec("peft"):
+        want = naive_result(adapted(float64_model(model_directory)), None, updates, loss, sgd)
+        got = learner_result(adapted(float64_model(model_directory)), None, cut, loss, sgd, share=plans["one rank idle"])
+        errors["adapters"] = gradient_errors(got, want)
     want = naive_result(float64_model(model_directory), None, updates, loss, adamw)
     got = learner_result(float64_model(model_directory), None, cut, loss, adamw, share=plans["spread"])
     errors["adamw"] = (got.delta - want.delta).abs().max().item() / LR

@@ -74,6 +74,27 @@ def test_offloading_moves_the_optimizer_to_the_host():
     assert row(plan, "Adam moments") == {} and plan.host == 16 * parameters
 
 
+def test_with_lora_only_adapters_have_gradients_and_an_optimizer_and_the_model_is_its_own_reference():
+    shape, rank = KNOWN["Qwen2.5-Math-7B"], 16
+    plan, whole = planned("learner.lora_rank=16", "loss.beta=0.1"), planned("loss.beta=0.1")
+    widths = (3584 + 3584) * 2 + (3584 + 512) * 2 + (3584 + 18_944) * 3  # q and o; k and v; gate, up and down
+    adapters = rank * 28 * widths
+    assert row(plan, "adapters")["generate"] == 2 * adapters
+    assert row(plan, "Adam moments")["update"] == adapters and row(plan, "fp32 masters")["update"] == adapters / 2
+    assert row(plan, "weights") == row(whole, "weights")
+    assert row(plan, "engine's copy of the weights")["generate"] == 2 * shape.parameters
+    assert row(plan, "reference model") == {} and row(whole, "reference model")
+    assert row(planned("learner.lora_rank=16", "loss.beta=0.1", "learner.zero=3"), "reference model")
+    attention = planned("learner.lora_rank=16", "learner.lora_targets=[q_proj, v_proj]")
+    assert row(attention, "adapters")["generate"] == 2 * rank * 28 * (3584 + 3584 + 3584 + 512)
+    assert plan.times.phases["optimizer"] < whole.times.phases["optimizer"] / 100
+    assert (
+        whole.times.phases["forward and backward"] / 2
+        < plan.times.phases["forward and backward"]
+        < whole.times.phases["forward and backward"]
+    )
+
+
 def test_recompute_and_smaller_packs_need_less_in_the_backward_pass():
     sums = [total(planned(*settings).rows)["backward"] for settings in (("learner.recompute=false",), (), ("tokens_per_pack=8192",))]
     assert sums == sorted(sums, reverse=True) and sums[0] > 1.5 * sums[1]

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from fastgrpo.attention import ATTENTION, register_attention
 from fastgrpo.config import load_config
+from fastgrpo.engines import with_lora
 from fastgrpo.learner.native import NativeLearner
 from fastgrpo.learner.recompute import recompute_activations
 from fastgrpo.model import DTYPES, prepare
@@ -26,7 +27,7 @@ from fastgrpo_kernels import linear_policy_op as operator
 
 TOLERANCE = 0.15
 PROMPT, RESPONSE, SEQUENCES = 64, 193, 4  # 4 x 256 tokens in a pack
-LEARNERS_OWN = "weights, fp32 masters, Adam moments, gradients, accumulated"
+LEARNERS_OWN = "weights, adapters, fp32 masters, Adam moments, gradients, accumulated"
 
 
 class LiveBytes(TorchDispatchMode):
@@ -84,12 +85,12 @@ def model_directory(tmp_path_factory):
     return directory
 
 
-def predicted(directory, dtype: str, recompute: bool) -> dict[str, dict[str, float]]:
+def predicted(directory, dtype: str, recompute: bool, *lora: str) -> dict[str, dict[str, float]]:
     """Bytes by moment of learning and row, without what is no tensor."""
     lengths = [f"prompt_tokens={PROMPT}", f"mean_response_tokens={RESPONSE}", "length_sigma=1e-6"]
     assume = values(assumptions_for("a100-80g", lengths, RESPONSE))
     overrides = [f"model={directory}", f"dtype={dtype}", f"learner.recompute={str(recompute).lower()}", f"max_new_tokens={RESPONSE}"]
-    config = load_config("tiny", [*overrides, f"tokens_per_pack={SEQUENCES * 256}"]).config
+    config = load_config("tiny", [*overrides, *lora, f"tokens_per_pack={SEQUENCES * 256}"]).config
     rows = memory(shape_of(str(directory), {})[0], config, batch_of(config, 1, assume), assume)
     tensors = [row for row in rows if not row.name.startswith(("CUDA", "reserve"))]
     return {moment: {row.name: row.bytes[moment] for row in tensors if row.bytes.get(moment)} for moment in LEARNING}
@@ -99,13 +100,14 @@ def adamw_of_a_gpu(parameters):
     return torch.optim.AdamW(parameters, lr=0.0, foreach=True)
 
 
-def measured(directory, dtype: str, recompute: bool) -> dict[str, float]:
+def measured(directory, dtype: str, recompute: bool, *lora: str) -> dict[str, float]:
     """Bytes between updates, and the peaks of the fused loss, of a whole pass, and of an update."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     register_attention()
     config = AutoConfig.from_pretrained(directory)
     model = prepare(AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype], attn_implementation=ATTENTION))
+    model = with_lora(load_config("tiny", lora).config, model)
     if recompute:
         recompute_activations(model)
     response = tuple(range(100, 100 + RESPONSE))
@@ -125,9 +127,13 @@ def measured(directory, dtype: str, recompute: bool) -> dict[str, float]:
 
 
 @pytest.mark.slow  # 3 to 6 seconds each
-@pytest.mark.parametrize(("dtype", "recompute"), [("bfloat16", False), ("bfloat16", True), ("float32", False)])
-def test_the_table_is_near_the_bytes_of_all_tensors(model_directory, head_of_a_gpu, dtype, recompute):
-    want, got = measured(model_directory, dtype, recompute), predicted(model_directory, dtype, recompute)
+@pytest.mark.parametrize(
+    ("dtype", "recompute", "lora"), [("bfloat16", False, 0), ("bfloat16", True, 0), ("float32", False, 0), ("bfloat16", False, 16)]
+)
+def test_the_table_is_near_the_bytes_of_all_tensors(model_directory, head_of_a_gpu, dtype, recompute, lora):
+    pytest.importorskip("peft") if lora else None
+    case = (model_directory, dtype, recompute, f"learner.lora_rank={lora}")
+    want, got = measured(*case), predicted(*case)
     sums = {moment: sum(rows.values()) for moment, rows in got.items()}
     kept = sum(size for name, size in got["update"].items() if name in LEARNERS_OWN)
     assert kept == pytest.approx(want["kept"], rel=0.01)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from fastgrpo.errors import NotFinite, SetupError
 from fastgrpo.learner.layout import in_engine_order
+from fastgrpo.learner.lora import Weight, plain_weights
 from fastgrpo.learner.native import adamw
 from fastgrpo.learner.passes import with_blanks
 from fastgrpo.learner.recompute import recompute_activations
@@ -89,11 +90,11 @@ class DeepSpeedLearner:
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """See Learner. Under ZeRO 3 every rank iterates to the end, and a tensor is whole only until the next is asked for."""
         if self.settings.zero < 3:
-            yield from self.model.named_parameters()
+            yield from ((weight.name, weight.tensor()) for weight in plain_weights(self.model))
             return
-        for bucket in _buckets(self.model.named_parameters()):
-            with self._gathered([parameter for _, parameter in bucket]):
-                yield from bucket
+        for bucket in _buckets(plain_weights(self.model)):
+            with self._gathered([part for weight in bucket for part in weight.parts]):
+                yield from ((weight.name, weight.tensor()) for weight in bucket)
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """See Learner."""
@@ -165,14 +166,15 @@ class _Policy(nn.Module):
         return output.loss, output.stats
 
 
-def _buckets(parameters: Iterator[tuple[str, nn.Parameter]]) -> Iterator[list[tuple[str, nn.Parameter]]]:
+def _buckets(weights: Iterator[Weight]) -> Iterator[list[Weight]]:
     bucket, size = [], 0
-    for name, parameter in parameters:
-        if bucket and size + parameter.ds_numel > GATHERED:  # ds_numel: a sharded parameter's own numel is 0
+    for weight in weights:
+        more = sum(part.ds_numel for part in weight.parts)  # ds_numel: a sharded parameter's own numel is 0
+        if bucket and size + more > GATHERED:
             yield bucket
             bucket, size = [], 0
-        bucket.append((name, parameter))
-        size += parameter.ds_numel
+        bucket.append(weight)
+        size += more
     yield bucket
 
 

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastgrpo.errors import NotFinite
+from fastgrpo.learner.lora import plain_weights
 from fastgrpo.learner.state import load_state, state_of
 from fastgrpo.loss import packed_loss
 from fastgrpo.model import head_weight, kept_hidden_states, model_logprobs
@@ -96,7 +97,7 @@ class NativeLearner:
         return norm.item()
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        return self.model.named_parameters()
+        return ((weight.name, weight.tensor()) for weight in plain_weights(self.model))
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """See Learner."""

@@ -23,20 +23,20 @@ def layer_bytes(shape: Shape, b: int, T: float) -> float:
     return T * (norms + attention + 4 * b * shape.intermediate)
 
 
-def kept_bytes(shape: Shape, b: int, T: float, recompute: bool) -> float:
-    """What is kept for the backward pass when the forward pass is over. With recompute: each layer's input."""
+def kept_bytes(shape: Shape, b: int, T: float, layer: float, recompute: bool) -> float:
+    """What is kept for the backward pass when the forward pass is over: `layer` bytes by each, with recompute its input."""
     final_norm = T * (4 + b) * shape.hidden
-    return final_norm + shape.layers * (T * b * shape.hidden if recompute else layer_bytes(shape, b, T))
+    return final_norm + shape.layers * (T * b * shape.hidden if recompute else layer)
 
 
-def backward_bytes(shape: Shape, b: int, T: float, recompute: bool) -> float:
+def backward_bytes(shape: Shape, b: int, T: float, layer: float, recompute: bool) -> float:
     """Passing through one layer: gradients of its activations, and with recompute the activations themselves."""
-    return T * (3 * b * shape.intermediate + b * shape.hidden) + (layer_bytes(shape, b, T) if recompute else 0)
+    return T * (3 * b * shape.intermediate + b * shape.hidden) + (layer if recompute else 0)
 
 
-def loss_gradient_bytes(shape: Shape, M: float) -> float:
-    """dX (M, H) and dW (V, H), float32, made by the fused loss in the forward pass."""
-    return 4 * M * shape.hidden + 4 * shape.head_parameters
+def loss_gradient_bytes(shape: Shape, M: float, head: int) -> float:
+    """dX (M, H) and dW, `head` elements, float32, made by the fused loss in the forward pass."""
+    return 4 * M * shape.hidden + 4 * head
 
 
 def loss_workspace_bytes(shape: Shape, b: int, M: float) -> float:
@@ -45,7 +45,7 @@ def loss_workspace_bytes(shape: Shape, b: int, M: float) -> float:
     return b * M * shape.hidden + 4 * shape.vocabulary * TILE_ROWS + b * shape.vocabulary * panel + (4 + b) * shape.hidden * panel
 
 
-def cast_bytes(shape: Shape, b: int, T: float, M: float) -> float:
+def cast_bytes(shape: Shape, b: int, T: float, M: float, head: int) -> float:
     """When the backward pass begins: dX and dW in the model's dtype, beside the float32 ones, and dX spread to all T rows."""
-    copies = 0 if b == 4 else b * (M * shape.hidden + shape.head_parameters)
+    copies = 0 if b == 4 else b * (M * shape.hidden + head)
     return copies + b * T * shape.hidden

@@ -1,7 +1,8 @@
 """Seconds to learn from the kept responses of a step: FLOPs of body, head and attention, then what moves between GPUs and to the host.
 
 N parameters of the body cost 2 N FLOPs a token forwards and 4 N backwards; causal attention over s tokens 2 s^2 times the width of the
-queries in each layer forwards, and twice that backwards; the fused loss 6 H V a response token, its log-probs alone 2 H V.
+queries in each layer forwards, and twice that backwards; the fused loss 6 H V a response token, its log-probs alone 2 H V. Weights that
+LoRA freezes cost 2 N backwards, and the head 4 H V; adapters themselves are not counted.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fastgrpo.config import Config
+from fastgrpo.plan.adapters import trained_parameters
 from fastgrpo.plan.algebra import Batch
 from fastgrpo.plan.generation import peak_flops
 from fastgrpo.plan.memory import DTYPE_BYTES
@@ -27,8 +29,10 @@ def head_flops(shape: Shape, batch: Batch) -> float:
 
 def update_seconds(shape: Shape, config: Config, batch: Batch, assume: Mapping[str, float]) -> float:
     """Forward, backward and, with recompute, the forward pass of the layers again."""
-    body = forward_flops(shape, batch) * (4 if config.learner.recompute else 3)
-    return _computed(body, 3 * head_flops(shape, batch), config, batch, assume)
+    frozen = config.learner.lora_rank > 0
+    weight_gradients = 2 * shape.body_parameters * batch.kept_tokens if frozen else 0
+    body = forward_flops(shape, batch) * (4 if config.learner.recompute else 3) - weight_gradients
+    return _computed(body, (2 if frozen else 3) * head_flops(shape, batch), config, batch, assume)
 
 
 def old_logprob_seconds(shape: Shape, config: Config, batch: Batch, assume: Mapping[str, float]) -> float:
@@ -51,7 +55,7 @@ def communication_seconds(shape: Shape, config: Config, batch: Batch, assume: Ma
     b, zero = DTYPE_BYTES[config.dtype], config.learner.zero if config.learner.engine == "deepspeed" else 0
     ring = (batch.gpus - 1) / batch.gpus
     packs = batch.updates * batch.packs
-    reduced = 4 * shape.parameters * ring * (packs if zero >= 2 else batch.updates)  # float32
+    reduced = 4 * trained_parameters(shape, config) * ring * (packs if zero >= 2 else batch.updates)  # float32
     gathered = b * shape.parameters * ring
     if zero == 0:
         moved = 2 * reduced  # an all-reduce is a reduce-scatter and a gather
@@ -59,7 +63,7 @@ def communication_seconds(shape: Shape, config: Config, batch: Batch, assume: Ma
         passes = 3 if config.learner.recompute else 2
         moved = reduced + gathered * (passes * packs + (batch.updates - 1) * batch.packs)
     else:
-        moved = reduced + gathered * batch.updates
+        moved = reduced + b * trained_parameters(shape, config) * ring * batch.updates
     return moved / (assume["link"] * assume["link_share"] * 1e9)
 
 
@@ -68,7 +72,7 @@ def optimizer_seconds(shape: Shape, config: Config, batch: Batch, assume: Mappin
     and weights pass the host's link."""
     learner = config.learner
     spread = batch.gpus if learner.engine == "deepspeed" and learner.zero >= 1 else 1
-    mine = shape.parameters / spread * batch.updates
+    mine = trained_parameters(shape, config) / spread * batch.updates
     if learner.engine == "native" or learner.offload == "none":
         return 32 * mine / (assume["bandwidth"] * assume["bandwidth_share"] * 1e9)
     return 32 * mine / (assume["host_bandwidth"] * 1e9) + (4 + DTYPE_BYTES[config.dtype]) * mine / (assume["host_link"] * 1e9)

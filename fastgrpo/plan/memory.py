@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastgrpo.config import Config
-from fastgrpo.plan.activations import backward_bytes, cast_bytes, kept_bytes, loss_gradient_bytes, loss_workspace_bytes
+from fastgrpo.plan.activations import backward_bytes, cast_bytes, kept_bytes, layer_bytes, loss_gradient_bytes, loss_workspace_bytes
+from fastgrpo.plan.adapters import adapter_bytes, trained_parameters
 from fastgrpo.plan.algebra import Batch
 from fastgrpo.plan.assumptions import GIB
 from fastgrpo.plan.shapes import Shape
@@ -38,14 +39,14 @@ def shares_weights(config: Config) -> bool:
     if config.rollout.engine == "native":
         return True
     whole = config.learner.engine == "native" or config.learner.zero <= 2
-    return config.rollout.weights != "push" and config.rollout.tensor_parallel == 1 and whole
+    return config.rollout.weights != "push" and config.rollout.tensor_parallel == 1 and whole and not config.learner.lora_rank
 
 
 def memory(shape: Shape, config: Config, batch: Batch, assume: Mapping[str, float]) -> list[Row]:
     """All rows; the sum over rows is what a GPU needs at a moment."""
     state = _native(shape, config) if config.learner.engine == "native" else _deepspeed(shape, config, batch.gpus, assume)
     rows = [*state, *_pass(shape, config, batch), *_rollouts(shape, config, batch, assume)]
-    if config.loss.beta > 0:
+    if config.loss.beta > 0 and (not config.learner.lora_rank or config.learner.spreads_weights):
         rows.append(always("reference model", DTYPE_BYTES[config.dtype] * shape.parameters))
     rows.append(always("CUDA context and NCCL", assume["context"] * GIB))
     rows.append(always("reserve against fragmentation", assume["fragmentation"] * assume["memory"] * GIB))
@@ -62,15 +63,15 @@ def host_bytes(shape: Shape, config: Config) -> float:
     if config.learner.engine == "native" or config.learner.offload == "none":
         return 0.0
     weights = DTYPE_BYTES[config.dtype] if config.learner.offload == "all" and config.learner.zero == 3 else 0
-    return (4 + 8 + 4 + weights) * shape.parameters
+    return (4 + 8 + 4) * trained_parameters(shape, config) + weights * shape.parameters
 
 
 def _native(shape: Shape, config: Config) -> list[Row]:
     """Weights of at least float32 are their own masters. Each update copies all gradients, clipped, and AdamW takes as much again."""
-    b, P = DTYPE_BYTES[config.dtype], shape.parameters
+    b, P = DTYPE_BYTES[config.dtype], trained_parameters(shape, config)
     master = max(b, 4)
     return [
-        always("weights", b * P),
+        *_weights(shape, config, b),
         always("fp32 masters", 0 if b >= 4 else 4 * P),
         always("Adam moments", 2 * master * P),
         always("gradients, accumulated", master * P),
@@ -85,13 +86,13 @@ def _deepspeed(shape: Shape, config: Config, gpus: int, assume: Mapping[str, flo
     What outlives an update was measured, on two ranks in bfloat16: ZeRO 1 and 3 keep accumulated gradients, ZeRO 2 the last ones of each
     parameter, ZeRO 3 its bucket. ZeRO 3 also copies its part of the gradients for the update.
     """
-    b, P, zero = DTYPE_BYTES[config.dtype], shape.parameters, config.learner.zero
+    b, P, zero = DTYPE_BYTES[config.dtype], trained_parameters(shape, config), config.learner.zero
     on_gpu = config.learner.offload == "none"
     optimizer_part = (P / gpus if zero >= 1 else P) * on_gpu
     gradient_part = (P / gpus if zero >= 2 else P) * on_gpu
     return [
-        always("weights", b * P if zero < 3 else 0 if config.learner.offload == "all" else b * P / gpus),
-        Row("weights of others, gathered", _gathered(b, P, assume) if zero == 3 else {}),
+        *_weights(shape, config, b if zero < 3 else 0 if config.learner.offload == "all" else b / gpus),
+        Row("weights of others, gathered", _gathered(b, shape.parameters, assume) if zero == 3 else {}),
         always("fp32 masters", 4 * optimizer_part),
         always("Adam moments", 8 * optimizer_part),
         Row("gradients, accumulated", dict.fromkeys(LEARNING if zero == 2 else MOMENTS, 4 * gradient_part)),
@@ -100,6 +101,12 @@ def _deepspeed(shape: Shape, config: Config, gpus: int, assume: Mapping[str, flo
         always("bucket of gradients, fixed", 4 * assume["reduce_bucket"] if zero == 3 else 0),
         Row("AdamW's own", {"update": (8 if zero == 3 else 4) * optimizer_part}),
     ]
+
+
+def _weights(shape: Shape, config: Config, size: float) -> list[Row]:
+    """Those of the model, `size` bytes each on a GPU, and with LoRA the adapters beside them."""
+    adapters = trained_parameters(shape, config) if config.learner.lora_rank else 0
+    return [always("weights", size * shape.parameters), always("adapters", size * adapters)]
 
 
 def _gathered(b: int, P: int, assume: Mapping[str, float]) -> dict[str, float]:
@@ -113,13 +120,15 @@ def _pass(shape: Shape, config: Config, batch: Batch) -> list[Row]:
     b, recompute = DTYPE_BYTES[config.dtype], config.learner.recompute
     T = max(config.tokens_per_pack, config.max_prompt_tokens + config.max_new_tokens)
     M = T * batch.kept_response_tokens / batch.kept_tokens if batch.kept_tokens else 0
-    kept, made = kept_bytes(shape, b, T, recompute), loss_gradient_bytes(shape, M)
-    cast = cast_bytes(shape, b, T, M)
+    head = 0 if config.learner.lora_rank else shape.head_parameters  # that get a gradient
+    layer = layer_bytes(shape, b, T) + adapter_bytes(shape, config, b, T)
+    kept, made = kept_bytes(shape, b, T, layer, recompute), loss_gradient_bytes(shape, M, head)
+    cast = cast_bytes(shape, b, T, M, head)
     return [
         Row("activations of a pack", {"forward": kept, "backward": kept}),
-        Row("fused loss: dX, dW", {"forward": made, "backward": b * shape.head_parameters}),
+        Row("fused loss: dX, dW", {"forward": made, "backward": b * head}),
         Row("fused loss: workspace", {"forward": max(loss_workspace_bytes(shape, b, M), cast)}),
-        Row("one layer's backward", {"backward": backward_bytes(shape, b, T, recompute)}),
+        Row("one layer's backward", {"backward": backward_bytes(shape, b, T, layer, recompute)}),
     ]
 
 

@@ -96,6 +96,6 @@ def hand_over_seconds(shape: Shape, config: Config, assume: Mapping[str, float])
     if shares_weights(config):
         return 0.0
     size = DTYPE_BYTES[config.dtype] * shape.parameters
-    spread = config.learner.engine == "deepspeed" and config.learner.zero == 3
+    spread = config.learner.spreads_weights
     gathered = size / (assume["link"] * assume["link_share"] * 1e9) if spread else 0.0
     return gathered + 2 * size / (assume["bandwidth"] * assume["bandwidth_share"] * 1e9)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,19 +25,27 @@ class EngineError(FastgrpoError):
 
 
 class VllmEngine:
-    """Implements RolloutEngine. `model` is the learner's module, whose weights it starts with; `tokenizer` names the ids that exist.
+    """Implements RolloutEngine. `model` names and shapes the weights, `tokenizer` the ids that exist; `named_weights` gives the learner's
+    weights, which it starts with: where it is not given, the model's own.
 
     `pushed` is (bytes, seconds) of the last push, `ledger` the memory in MiB at the last boundary of each phase.
     """
 
-    def __init__(self, model: nn.Module, tokenizer, settings: VllmSettings):
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer,
+        settings: VllmSettings,
+        named_weights: Callable[[], Iterable[tuple[str, Tensor]]] | None = None,
+    ):
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
+        self.named_weights = named_weights or model.named_parameters
         self.memory, self.ledger, self.pushed = EngineMemory(), {"before engine": memory_mib()}, (0, 0.0)
         if model.dtype not in (torch.float32, torch.bfloat16):
             raise InputError(f"rollout.engine=vllm samples in float32 or bfloat16, not {model.dtype}: set dtype, or rollout.engine=native")
         if model.device.type == "cuda":
             require_fixed_segments(os.environ)
-        self.vllm = InProcessVllm(model, tokenizer, end_of_sequence_ids(model, tokenizer), settings)
+        self.vllm = InProcessVllm(model, tokenizer, end_of_sequence_ids(model, tokenizer), settings, self.named_weights)
         self.sleep_level = 0 if self.vllm.weights == "shared" else 2
         if self.sleep_level == 2 and self.vllm.on_gpu and not self._same_after_sleep():
             self.sleep_level = 1
@@ -150,7 +158,7 @@ class VllmEngine:
 
     def _wake(self) -> None:
         if self.memory.weights == "discarded":
-            self.update_weights(self.model.named_parameters())
+            self.update_weights(self.named_weights())
         self._wake_weights()
         if self.memory.cache == "released":
             self.vllm.wake("kv_cache")

@@ -36,10 +36,13 @@ class _Rows:
 
 
 class NativeEngine:
-    """Implements RolloutEngine on the learner's module; `tokenizer` decodes texts and names the end-of-sequence ids."""
+    """Implements RolloutEngine on the learner's module; `tokenizer` decodes texts and names the end-of-sequence ids.
 
-    def __init__(self, model: nn.Module, tokenizer):
-        self.model = model
+    `own` says that the module is the learner's, and changes with it; else it is a copy, which takes new weights.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer, own: bool = True):
+        self.model, self.own = model, own
         self.tokenizer = tokenizer
         self.eos_ids = end_of_sequence_ids(model, tokenizer)
 
@@ -61,11 +64,12 @@ class NativeEngine:
 
     @torch.no_grad()
     def update_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Copies what is not the module's own: nothing where it is the learner's, all where it is a copy."""
+        """Copies all into a copy; the learner's own module has them."""
+        if self.own:
+            return
         mine = dict(self.model.named_parameters())
         for name, tensor in weights:
-            if mine[name].data_ptr() != tensor.data_ptr():
-                mine[name].copy_(tensor)
+            mine[name].copy_(tensor)
 
     def sleep(self) -> None:
         """Nothing to give back: the cache lives for one call."""

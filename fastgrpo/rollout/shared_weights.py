@@ -26,10 +26,13 @@ def lay_out(model: nn.Module) -> None:
     """Moves all parameters into one flat buffer; best before an optimizer is made, though parameters stay themselves.
 
     Parameters that are views of a larger memory already (laid out earlier, or by a library that owns them) are left where they are.
-    Raises NotShareable where those are in the wrong order, and where parameters differ in dtype or device, or are sharded over ranks.
+    Raises NotShareable where those are in the wrong order, where parameters differ in dtype or device, or are sharded over ranks, and
+    where they are frozen: what is trained stands beside them.
     """
     groups, parameters = _groups(model.named_parameters()), list(model.parameters())
     kinds = {f"{parameter.dtype} on {parameter.device}" for parameter in parameters}
+    if not all(parameter.requires_grad for parameter in parameters):
+        raise NotShareable("the weights are frozen, and adapters beside them are trained: they are merged for each push")
     if len(kinds) != 1:
         raise NotShareable(f"the parameters are of several kinds: {', '.join(sorted(kinds))}")
     if any(parameter.numel() == 0 for parameter in parameters):

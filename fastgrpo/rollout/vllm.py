@@ -36,9 +36,9 @@ class InProcessVllm:
     response lost its place in it and was computed again.
     """
 
-    def __init__(self, model: nn.Module, tokenizer, eos_ids: Sequence[int], settings: VllmSettings):
+    def __init__(self, model: nn.Module, tokenizer, eos_ids: Sequence[int], settings: VllmSettings, named_weights: Callable):
         self.model, self.tokenizer, self.eos_ids, self.settings = model, tokenizer, list(eos_ids), settings
-        self.known, self.expected = len(tokenizer), Expected.of(model)
+        self.known, self.expected, self.named_weights = len(tokenizer), Expected.of(model), named_weights
         self.on_gpu, self.preemptions = model.device.type == "cuda", 0
         self.beat = time.monotonic()  # when the engine last came back: who waits for it can tell slow from stuck
         self.group_is_ours = dist.is_initialized()
@@ -178,7 +178,7 @@ class InProcessVllm:
         if self.weights == "shared":
             self._share_or_say_why(lambda: become_views(model, self.model))
         if self.weights == "push":
-            model.load_weights(iter(Stream(self.model.named_parameters(), self.expected)))
+            model.load_weights(iter(Stream(self.named_weights(), self.expected)))
 
     def _share_or_say_why(self, attempt: Callable[[], object]) -> None:
         try:

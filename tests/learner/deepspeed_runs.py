@@ -9,7 +9,7 @@ import sys
 
 import torch
 import torch.distributed as dist
-from exactness import LR, TEMPERATURE, Result, flat, gradient_errors, relative
+from exactness import LR, TEMPERATURE, Result, flat, gradient_errors, relative, trained
 
 from fastgrpo.config_sections import LearnerConfig
 from fastgrpo.learner.deepspeed import DeepSpeedLearner
@@ -38,7 +38,7 @@ def record_gradients(learner, gradients: list) -> None:
     step = learner.engine.step
 
     def recording():
-        parameters = list(learner.model.parameters())
+        parameters = trained(learner.model)
         full = (parameter.grad if learner.settings.zero == 0 else deepspeed.utils.safe_get_full_grad(parameter) for parameter in parameters)
         gradients.append(flat(full))
         step()

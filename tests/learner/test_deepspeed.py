@@ -116,3 +116,10 @@ def test_recomputed_layers_run_twice_and_keep_dropout_off(tiny_model_dir):
     assert len(runs) == 2
     loss.backward()
     assert len(runs) == 4
+
+
+@requires_deepspeed
+@pytest.mark.slow  # 20 s on two busy cores
+def test_adapters_are_trained_exactly_at_every_zero_stage_and_handed_out_merged(tiny_model_dir):
+    pytest.importorskip("peft")
+    assert "all checked" in start(2, "lora_program.py", tiny_model_dir).stdout
