@@ -1,6 +1,6 @@
 """Named points where tests inject faults: FASTGRPO_FAULTS="point@step:rank:action[,...]", read only when a point is passed.
 
-Points: sample, grade, learn, save, evaluate. Actions: raise, kill, hang, nan. `*` matches any step or rank.
+Points: sample, grade, learn, save, evaluate. Actions: raise, kill, hang, slow, nan. `*` matches any step or rank.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import signal
 import time
 
 VARIABLE = "FASTGRPO_FAULTS"
-PLAN = re.compile(r"(sample|grade|learn|save|evaluate)@(\d+|\*):(\d+|\*):(raise|kill|hang|nan)")
+PLAN = re.compile(r"(sample|grade|learn|save|evaluate)@(\d+|\*):(\d+|\*):(raise|kill|hang|slow|nan)")
+SLOW = 8.0  # seconds
 
 
 class InjectedFault(RuntimeError):
@@ -39,6 +40,6 @@ def _act(action: str, plan: str) -> bool:
         raise InjectedFault(plan)
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    if action == "hang":
-        time.sleep(1e9)
+    if action in ("hang", "slow"):
+        time.sleep(SLOW if action == "slow" else 1e9)
     return action == "nan"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from fastgrpo.accuracy import Prediction
-from fastgrpo.errors import InputError, SetupError
+from fastgrpo.errors import FastgrpoError, InputError, SetupError
+from fastgrpo.memory import memory_line
 from fastgrpo.predictions import write_predictions
 from fastgrpo.ranks import Ranks
 from fastgrpo.types import ScoredGroup
@@ -44,6 +47,7 @@ class Run:
         self.directory, self.observer, self.ranks = directory, observer, ranks or Ranks()
         self.seconds: dict[str, float] = {}
         self.started = time.monotonic()
+        self._failed_in = ""
         self._watchdog = Watchdog(self.ranks.rank, phase_seconds)
         with self.ranks.first_alone():
             try:
@@ -51,6 +55,7 @@ class Run:
                     require_usable(directory)
                     for name in ("rollouts", "evals", "checkpoints", "logs"):
                         (directory / name).mkdir(parents=True)
+                (directory / "logs").mkdir(parents=True, exist_ok=True)  # on a machine that does not share rank 0's disk
                 self._metrics = (directory / "metrics.jsonl").open("a")
                 self._log = (directory / "logs" / f"rank_{self.ranks.rank}.log").open("a")
             except OSError as error:
@@ -60,10 +65,13 @@ class Run:
     def phase(self, name: str) -> Iterator[None]:
         """Times a part of a step under `name`, in seconds."""
         self.observer.phase(name)
-        start = time.monotonic()
+        start, self._failed_in = time.monotonic(), ""
         self._watchdog.enter(name)
         try:
             yield
+        except BaseException:
+            self._failed_in = self._failed_in or name
+            raise
         finally:
             self._watchdog.leave()
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
@@ -132,7 +140,7 @@ class Run:
 
     def _note_stragglers(self, of_ranks: Sequence[Mapping[str, float]]) -> None:
         """Says which rank kept the others waiting in a phase, where it did for long."""
-        for name in of_ranks[0] if len(of_ranks) > 1 else ():
+        for name in (name for name in of_ranks[0] if len(of_ranks) > 1 and name != "wait"):  # who waits is not who is slow
             seconds = sorted((found.get(name, 0.0), rank) for rank, found in enumerate(of_ranks))
             usual, (slowest, rank) = seconds[(len(seconds) - 1) // 2][0], seconds[-1]
             if slowest > STRAGGLING[0] + STRAGGLING[1] * usual:
@@ -148,7 +156,10 @@ class Run:
 
     def __exit__(self, kind, error, trace) -> None:
         if error is not None:
-            self.log(f"stopped: {kind.__name__}: {error}")
+            where = f"rank {self.ranks.rank} stopped {f'in the phase {self._failed_in!r}' if self._failed_in else 'between phases'}"
+            self.log("".join(traceback.format_exception(kind, error, trace)) + f"{where}: {kind.__name__}; {memory_line()}")
+            if isinstance(error, Exception) and not isinstance(error, FastgrpoError):
+                print(f"fastgrpo: {where}; {memory_line()}", file=sys.stderr)
         self.close()
 
 
