@@ -157,9 +157,11 @@ class Run:
     def __exit__(self, kind, error, trace) -> None:
         if error is not None:
             where = f"rank {self.ranks.rank} stopped {f'in the phase {self._failed_in!r}' if self._failed_in else 'between phases'}"
-            self.log("".join(traceback.format_exception(kind, error, trace)) + f"{where}: {kind.__name__}; {memory_line()}")
+            ledger = f"{where}; {memory_line()}"
+            self.log("".join(traceback.format_exception(kind, error, trace)) + ledger)
+            self.log(f"stopped: {kind.__name__}: {error}")
             if isinstance(error, Exception) and not isinstance(error, FastgrpoError):
-                print(f"fastgrpo: {where}; {memory_line()}", file=sys.stderr)
+                print(f"fastgrpo: {ledger}", file=sys.stderr)
         self.close()
 
 

@@ -16,7 +16,9 @@ from rollout.colocation import requires_vllm
 from safetensors.torch import load_file
 from test_trainer import letter_problems
 
-from fastgrpo.ranks import Ranks
+from fastgrpo.errors import InputError, SetupError
+from fastgrpo.ranks import Ranks, require_gpus, require_no_launcher
+from fastgrpo.wire import free_port
 
 __all__ = ["letter_problems"]
 ROOT = Path(__file__).parents[1]
@@ -136,6 +138,18 @@ def test_deepspeed_draws_and_learns_what_one_process_does(train):
 
 
 @requires_deepspeed
+@pytest.mark.slow  # 15 s
+def test_the_launcher_of_deepspeed_starts_ranks_from_a_hostfile(train, tmp_path):
+    (tmp_path / "hosts").write_text("localhost slots=2\n")
+    where = ("--no_ssh", "--node_rank=0", "--master_addr=127.0.0.1", f"--master_port={free_port()}")
+    runner = ("-m", "deepspeed.launcher.runner", f"--hostfile={tmp_path / 'hosts'}", *where, "--module", "fastgrpo")
+    done, directory = train("run", "steps=1", launcher=runner)
+    assert done.returncode == 0, done.stderr
+    assert "--local_rank=1" in done.stdout + done.stderr
+    assert {path.name for path in (directory / "logs").iterdir()} == {"rank_0.log", "rank_1.log"}
+
+
+@requires_deepspeed
 @requires_vllm
 @pytest.mark.slow  # 40 s: each rank of both runs builds an engine
 def test_deepspeed_and_vllm_together_draw_what_one_process_draws(train):
@@ -209,6 +223,24 @@ def test_a_wrong_setting_is_told_once_and_before_any_rank_starts(train):
     done, directory = train("run", "--gpus", "9")
     assert done.returncode == 2 and not directory.exists()
     assert "prompts_per_step=6 leaves some of 9 ranks without a prompt" in done.stderr
+
+
+def test_fewer_gpus_than_ranks_are_named_at_once(monkeypatch):
+    require_gpus(99)  # on a CPU there may be any number
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,5")
+    require_gpus(2)
+    with pytest.raises(SetupError, match=r"3 ranks .* need a GPU each, and 2 can be seen \(CUDA_VISIBLE_DEVICES 0,5\)"):
+        require_gpus(3)
+
+
+def test_two_launchers_at_once_are_one_too_many(monkeypatch):
+    require_no_launcher()
+    for name, value in (("WORLD_SIZE", "4"), ("RANK", "0"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "a"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="a launcher has started 4 already"):
+        require_no_launcher()
 
 
 @pytest.mark.parametrize(("count", "size"), [(0, 3), (1, 3), (7, 1), (7, 3), (9, 3), (2, 5)])
