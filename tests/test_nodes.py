@@ -45,9 +45,11 @@ def three(patience=20.0):
 
 @contextlib.contextmanager
 def met(patience=20.0):
-    """Nodes 0, 1 and 2 after they have met."""
-    nodes = three(patience)
-    meet(*nodes)
+    """Nodes 0, 1 and 2 after they have met; from then on they have this patience."""
+    nodes = three()
+    assert all(isinstance(result, tuple) for result in meet(*nodes))
+    for node in nodes:
+        node.patience = patience
     try:
         yield sorted(nodes, key=lambda node: node.node)
     finally:
