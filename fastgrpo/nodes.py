@@ -50,6 +50,8 @@ class Nodes:
             first, size, port = 0, *self._welcome(ranks, arguments)
         else:
             first, size, port = self._join(ranks, arguments)
+        for peer in self.peers:
+            peer.heard = time.monotonic()  # from here on: the first to come had to wait for the last in silence
         shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": self.host, "MASTER_PORT": str(port)}
         device = interface(self.peers[0].socket.getsockname()[0]) if self.peers else None
         if device and "GLOO_SOCKET_IFNAME" not in os.environ:  # gloo would take what the host's name means: often the machine itself

@@ -19,11 +19,12 @@ from fastgrpo.wire import Failure, free_port
 __all__ = ["command", "letter_problems"]
 
 
-def meet(*nodes, ranks=1, arguments=()):
-    """Lets these nodes meet at the same time; each one's result, or the error that it ended with. `arguments` is by node."""
+def meet(*nodes, ranks=1, arguments=(), late=()):
+    """Lets these nodes meet at the same time; each one's result, or the error that it ended with. `arguments`, and how `late` it comes, are by node."""
     results = {}
 
     def run(node):
+        time.sleep(dict(late).get(node.node, 0))
         try:
             results[node] = node.meet(ranks + node.node, dict(arguments).get(node.node, ["train"]))
         except FastgrpoError as error:
@@ -152,6 +153,15 @@ def test_a_silent_node_and_one_that_ends_are_lost_and_a_finished_one_is_not():
         until = time.monotonic() + 5
         while sum(node.finished() for node in nodes) < 3:
             assert [node.failure() for node in nodes] == [None] * 3 and time.monotonic() < until
+
+
+def test_who_had_to_wait_for_the_last_to_come_is_not_lost():
+    nodes = sorted(three(patience=3), key=lambda node: node.node)
+    assert all(isinstance(result, tuple) for result in meet(*nodes, late={2: 2}))
+    time.sleep(1.5)
+    assert [node.failure() for node in nodes] == [None] * 3
+    for node in reversed(nodes):
+        node.peers[0].socket.close()
 
 
 @pytest.fixture
