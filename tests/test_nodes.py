@@ -127,6 +127,20 @@ def test_a_failure_reaches_every_node_and_overtakes_who_only_lost_the_others():
         assert one.cause(lost, 5) == heard
 
 
+def test_a_long_last_word_arrives_although_its_node_closes_over_something_unread():
+    with met() as (zero, one, _):
+        one.peers[0].say()
+        last = Failure(1, "x" * 2_000_000)
+        closing = threading.Thread(target=lambda: (zero.tell(last), zero.close()))
+        closing.start()
+        time.sleep(0.3)
+        while (found := one.failure()) is None:
+            time.sleep(0.01)
+        one.close()
+        closing.join()
+        assert found == last
+
+
 def test_a_silent_node_and_one_that_ends_are_lost_and_a_finished_one_is_not():
     with met(patience=0.5) as (zero, one, two):
         until = time.monotonic() + 1.5
