@@ -128,7 +128,8 @@ def test_a_failure_reaches_every_node_and_overtakes_who_only_lost_the_others():
 
 
 def test_a_long_last_word_arrives_although_its_node_closes_over_something_unread():
-    with met() as (zero, one, _):
+    with met() as (zero, one, two):
+        two.peers[0].socket.close()
         one.peers[0].say()
         last = Failure(1, "x" * 2_000_000)
         closing = threading.Thread(target=lambda: (zero.tell(last), zero.close()))
