@@ -1,7 +1,7 @@
 """Named points where tests inject faults: FASTGRPO_FAULTS="point@step:rank:action[,...]", read only when a point is passed.
 
 Points: sample, grade, learn, save, evaluate; write, a boundary between two writes of a checkpoint, whose step counts them; metrics and
-rollouts, a write of these. Actions: raise, kill, hang, nan, stop (SIGTERM to itself), full (the disk is). `*` matches any step or rank.
+rollouts, a write of these. Actions: raise, kill, hang, slow, nan, stop (SIGTERM to itself), full (the disk is). `*` matches any step or rank.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import signal
 import time
 
 VARIABLE = "FASTGRPO_FAULTS"
-PLAN = re.compile(r"(sample|grade|learn|save|evaluate|write|metrics|rollouts)@(\d+|\*):(\d+|\*):(raise|kill|hang|nan|stop|full)")
+PLAN = re.compile(r"(sample|grade|learn|save|evaluate|write|metrics|rollouts)@(\d+|\*):(\d+|\*):(raise|kill|hang|slow|nan|stop|full)")
+SLOW = 8.0  # seconds
 
 
 class InjectedFault(RuntimeError):
@@ -43,8 +44,8 @@ def _act(action: str, plan: str) -> bool:
         os.kill(os.getpid(), signal.SIGKILL)
     if action == "stop":
         os.kill(os.getpid(), signal.SIGTERM)
-    if action == "hang":
-        time.sleep(1e9)
+    if action in ("hang", "slow"):
+        time.sleep(SLOW if action == "slow" else 1e9)
     if action == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return action == "nan"

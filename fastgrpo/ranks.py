@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from fastgrpo.errors import FastgrpoError, SetupError
+from fastgrpo.errors import FastgrpoError, InputError, SetupError
 
 Item = TypeVar("Item")
 PATIENCE = timedelta(hours=2)  # for the slowest rank of a phase
 LOST = "lost touch with the other ranks: one of them ended, or the network did"
+PHASE_FILE = "FASTGRPO_PHASE_FILE"  # names the file where a rank leaves word of its phase, for the launcher to tell
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -95,6 +96,12 @@ def launched_ranks() -> int:
     return size
 
 
+def require_no_launcher() -> None:
+    """Raises InputError in a process that a launcher started: it would start as many again."""
+    if launched_ranks() > 1:
+        raise InputError(f"--gpus and --nodes start ranks, and a launcher has started {launched_ranks()} already: use one of the two")
+
+
 def join_ranks() -> Ranks:
     """Meets the other ranks that torchrun or `--gpus` started, and takes this one's GPU. Raises SetupError where that fails."""
     if launched_ranks() == 1:
@@ -102,6 +109,7 @@ def join_ranks() -> Ranks:
     import torch
     import torch.distributed as dist
 
+    require_gpus(int(os.environ["LOCAL_RANK"]) + 1)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     try:
@@ -109,6 +117,16 @@ def join_ranks() -> Ranks:
         return Ranks(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=PATIENCE))
     except (RuntimeError, ValueError) as error:
         raise SetupError(f"the ranks could not meet at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}: {error}") from error
+
+
+def require_gpus(ranks: int) -> None:
+    """Raises SetupError where this machine has GPUs, but not one for each of so many ranks."""
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else ranks
+    if found < ranks:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+        raise SetupError(f"{ranks} ranks on this machine need a GPU each, and {found} can be seen (CUDA_VISIBLE_DEVICES {visible})")
 
 
 def leave_ranks() -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from fastgrpo.accuracy import Prediction
-from fastgrpo.errors import InputError, SetupError
+from fastgrpo.errors import FastgrpoError, InputError, SetupError
 from fastgrpo.faults import fault
 from fastgrpo.lines import Lines, cut_lines
 from fastgrpo.lock import Lock
+from fastgrpo.memory import memory_line
 from fastgrpo.predictions import write_predictions
 from fastgrpo.ranks import Ranks
 from fastgrpo.stop import Stop
@@ -61,12 +64,14 @@ class Run:
         self.seconds: dict[str, float] = {}
         self.rows = resume.progress.rows if resume else 0
         self.started = time.monotonic()
+        self._failed_in = ""
         self._watchdog = Watchdog(self.ranks.rank, phase_seconds)
         self._lock = self._metrics = None
         with self.ranks.first_alone():
             try:
                 if self.ranks.first:
                     self._prepare(resume)
+                (directory / "logs").mkdir(parents=True, exist_ok=True)  # on a machine that does not share rank 0's disk
                 self._log = (directory / "logs" / f"rank_{self.ranks.rank}.log").open("a")
             except OSError as error:
                 raise SetupError(f"run_dir={directory} cannot be written: {error.strerror}") from error
@@ -95,10 +100,13 @@ class Run:
     def phase(self, name: str) -> Iterator[None]:
         """Times a part of a step under `name`, in seconds."""
         self.observer.phase(name)
-        start = time.monotonic()
+        start, self._failed_in = time.monotonic(), ""
         self._watchdog.enter(name)
         try:
             yield
+        except BaseException:
+            self._failed_in = self._failed_in or name
+            raise
         finally:
             self._watchdog.leave()
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
@@ -185,7 +193,7 @@ class Run:
 
     def _note_stragglers(self, of_ranks: Sequence[Mapping[str, float]]) -> None:
         """Says which rank kept the others waiting in a phase, where it did for long."""
-        for name in of_ranks[0] if len(of_ranks) > 1 else ():
+        for name in (name for name in of_ranks[0] if len(of_ranks) > 1 and name != "wait"):  # who waits is not who is slow
             seconds = sorted((found.get(name, 0.0), rank) for rank, found in enumerate(of_ranks))
             usual, (slowest, rank) = seconds[(len(seconds) - 1) // 2][0], seconds[-1]
             if slowest > STRAGGLING[0] + STRAGGLING[1] * usual:
@@ -201,7 +209,12 @@ class Run:
 
     def __exit__(self, kind, error, trace) -> None:
         if error is not None:
+            where = f"rank {self.ranks.rank} stopped {f'in the phase {self._failed_in!r}' if self._failed_in else 'between phases'}"
+            ledger = f"{where}; {memory_line()}"
+            self.log("".join(traceback.format_exception(kind, error, trace)) + ledger)
             self.log(f"stopped: {kind.__name__}: {error}")
+            if isinstance(error, Exception) and not isinstance(error, FastgrpoError):
+                print(f"fastgrpo: {ledger}", file=sys.stderr)
         self.close()
 
 

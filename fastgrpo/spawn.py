@@ -1,10 +1,9 @@
-"""`--gpus N`: the ranks of a run on this machine, started as processes and watched. The first to fail ends all, and is the one heard of."""
+"""`--gpus N` and `--nodes M`: the ranks of this machine, started as processes and watched. The first to fail ends all, and is heard of."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -12,50 +11,75 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastgrpo.ranks import LOST
+from fastgrpo.nodes import Nodes
+from fastgrpo.ranks import LOST, PHASE_FILE, require_gpus
+from fastgrpo.wire import Failure
 
 KILL_AFTER = 5.0  # seconds that a rank has to end by itself
 ALSO_FAILING = 2.0  # seconds in which the cause may still overtake a rank that only lost the others: a long traceback takes its time
+ELSEWHERE = ALSO_FAILING + KILL_AFTER + 3.0  # and in which another node will have told the cause
 
 
-def run_ranks(count: int, arguments: Sequence[str]) -> int:
-    """Runs `fastgrpo ARGUMENTS` as `count` ranks; rank 0 has the terminal. Returns the exit code: of the rank that failed first, or 0."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    threads = max(1, (os.cpu_count() or 1) // count)
-    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    ranks: list[subprocess.Popen] = []
+def run_ranks(count: int, arguments: Sequence[str], nodes: Nodes | None = None) -> int:
+    """Runs `fastgrpo ARGUMENTS` as `count` ranks on this node; rank 0 has the terminal.
+
+    Returns the exit code: of the rank that failed first, on whichever node, or 0. Raises SetupError where there are fewer GPUs than
+    ranks, or the nodes do not meet.
+    """
+    require_gpus(count)
+    nodes = nodes or Nodes()
     with tempfile.TemporaryDirectory(prefix="fastgrpo-ranks-") as folder:
-        errors = [Path(folder, f"rank_{rank}") for rank in range(count)]
         try:
-            for rank in range(count):
-                environment = {"OMP_NUM_THREADS": str(threads)} | os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-                command = [sys.executable, "-m", "fastgrpo", *arguments]
-                with errors[rank].open("w") as file:
-                    output = None if rank == 0 else subprocess.DEVNULL
-                    ranks.append(subprocess.Popen(command, env=environment, stdout=output, stderr=file))
-            failures = _failures(ranks)
+            first, shared = nodes.meet(count, arguments)
+            failure = _run(range(first, first + count), arguments, shared, Path(folder), nodes)
+            if failure is None:
+                return 0
+            nodes.tell(failure)
+            print(failure.text, file=sys.stderr, flush=True)
+            return failure.code
         finally:
-            _end(ranks)
-        if not failures:
-            return 0
-        said = {rank: errors[rank].read_text(errors="replace") for rank in failures}
-        failed = min(failures, key=lambda rank: (LOST in said[rank], rank))  # who only lost the others is not the cause
-        code = ranks[failed].returncode
-        print(_told(failed, code, said[failed]), file=sys.stderr)
-        return code if code > 0 else 1
+            nodes.close()
 
 
-def _failures(ranks: Sequence[subprocess.Popen]) -> list[int]:
-    """Waits until all ranks have ended well, or some have failed: these, and those that do within a moment."""
+def _run(numbers: range, arguments: Sequence[str], shared: dict[str, str], folder: Path, nodes: Nodes) -> Failure | None:
+    """Starts these ranks and sees them end; the cause where they did not end well."""
+    threads = max(1, (os.cpu_count() or 1) // len(numbers))
+    ranks: dict[int, subprocess.Popen] = {}
+    try:
+        for local, rank in enumerate(numbers):
+            own = {"RANK": str(rank), "LOCAL_RANK": str(local), PHASE_FILE: str(folder / f"phase_{rank}")}
+            environment = {"OMP_NUM_THREADS": str(threads)} | os.environ | shared | own
+            with (folder / f"errors_{rank}").open("w") as errors:
+                output = None if rank == 0 else subprocess.DEVNULL
+                ranks[rank] = subprocess.Popen(
+                    [sys.executable, "-m", "fastgrpo", *arguments], env=environment, stdout=output, stderr=errors
+                )
+        elsewhere = _watch(ranks.values(), nodes)
+        failed = {rank: process.poll() for rank, process in ranks.items() if process.poll()}
+    finally:
+        _end(ranks.values())
+    if elsewhere is not None:
+        phases = ", ".join(f"rank {rank}{_phase(folder, rank) or ' between phases'}" for rank in numbers)
+        return Failure(elsewhere.code, f"{elsewhere.text}\nfastgrpo: stopped here: {phases}")
+    if not failed:
+        return None
+    said = {rank: (folder / f"errors_{rank}").read_text(errors="replace").strip() for rank in failed}
+    cause = min(failed, key=lambda rank: (LOST in said[rank], rank))  # who only lost the others is not the cause
+    return nodes.cause(_told(cause, failed[cause], said[cause], _phase(folder, cause)), ELSEWHERE)
+
+
+def _watch(ranks: Sequence[subprocess.Popen], nodes: Nodes) -> Failure | None:
+    """Waits until the ranks of all nodes have ended well, or some here have failed, and a moment more; or the failure of another node."""
     while True:
+        elsewhere = nodes.failure()
         codes = [rank.poll() for rank in ranks]
+        if elsewhere is not None:
+            return elsewhere
         if any(codes):
             time.sleep(ALSO_FAILING)
-            return [number for number, rank in enumerate(ranks) if rank.poll()]
-        if None not in codes:
-            return []
+            return None
+        if None not in codes and nodes.finished():
+            return None
         time.sleep(0.1)
 
 
@@ -71,6 +95,13 @@ def _end(ranks: Sequence[subprocess.Popen]) -> None:
             rank.wait()
 
 
-def _told(rank: int, code: int, said: str) -> str:
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    return f"{said.strip()}\nfastgrpo: rank {rank} {how}; the others were stopped".strip()
+def _phase(folder: Path, rank: int) -> str:
+    """Where the rank was last, as it left it written; nothing before its first phase, and between two."""
+    file = folder / f"phase_{rank}"
+    name = file.read_text() if file.exists() else ""
+    return f" in the phase '{name}'" if name else ""
+
+
+def _told(rank: int, code: int, said: str, phase: str) -> Failure:
+    how = f"was killed by {signal.Signals(-code).name}{phase}" if code < 0 else f"ended with exit code {code}"
+    return Failure(max(code, 1), f"{said}\nfastgrpo: rank {rank} {how}; the others were stopped".strip())

@@ -10,9 +10,10 @@ import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 from types import FrameType
 
-from fastgrpo.ranks import LOST
+from fastgrpo.ranks import LOST, PHASE_FILE
 
 EXCHANGES = os.path.join("torch", "distributed")  # where a rank that waits for the others is found
 WAITING = 1.5
@@ -31,9 +32,16 @@ class Watchdog:
 
     def enter(self, phase: str) -> None:
         self.phases.append((phase, time.monotonic()))
+        self._leave_word()
 
     def leave(self) -> None:
         self.phases.pop()
+        self._leave_word()
+
+    def _leave_word(self) -> None:
+        """Writes the phase down where the launcher asked for it: a process that is killed cannot tell."""
+        if PHASE_FILE in os.environ:
+            Path(os.environ[PHASE_FILE]).write_text(self.phases[-1][0] if self.phases else "")
 
     def close(self) -> None:
         self._ended.set()

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -77,6 +78,14 @@ def test_kill_ends_the_process_where_it_stands():
     process = child("save@1:0:kill")
     assert process.communicate(timeout=60)[0] == b"before\n"
     assert process.returncode == -signal.SIGKILL
+
+
+def test_slow_goes_on_after_a_while(plan, monkeypatch):
+    plan("save@1:0:slow")
+    monkeypatch.setattr("fastgrpo.faults.SLOW", 0.2)
+    started = time.monotonic()
+    assert fault("save", 1) is False
+    assert time.monotonic() - started >= 0.2
 
 
 def test_hang_neither_ends_nor_goes_on():

@@ -9,12 +9,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    "errors types config config_sections config_errors settings_file faults ranks watchdog progress stop lock lines manifest",
+    "errors types config config_sections config_errors settings_file faults ranks watchdog progress stop lock lines manifest memory",
     "templates data sources problem_sets overlap arithmetic rewards accuracy published advantages balance packing loss metrics",
     "attention model rollout learner",
     "run trainer experience updates checkpoint saved_state resume evaluate predictions benchmark pretrain model_source engines "
     "analyze plan doctor data_check reward_check",
-    "report experiments integrations launch launch_evaluation spawn display cli __main__ __init__",
+    "report experiments integrations launch launch_evaluation spawn nodes wire display cli __main__ __init__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 SIBLINGS = {
@@ -34,7 +34,8 @@ SIBLINGS = {
     *(("trainer", "evaluate"), ("analyze", "evaluate"), ("trainer", "run"), ("evaluate", "run"), ("pretrain", "run")),
     *(("trainer", "experience"), ("trainer", "updates"), ("experience", "evaluate"), ("experience", "run"), ("run", "predictions")),
     *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "pretrain")),
-    *(("cli", edge) for edge in ("report", "experiments", "launch", "launch_evaluation", "spawn", "display")),
+    *(("cli", edge) for edge in ("report", "experiments", "launch", "launch_evaluation", "spawn", "nodes", "display")),
+    *(("spawn", "nodes"), ("spawn", "wire"), ("nodes", "wire")),
     *(
         ("__main__", "cli"),
         ("data", "arithmetic"),

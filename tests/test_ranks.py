@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from test_trainer import letter_problems
 
 from fastgrpo.ranks import Ranks
+from fastgrpo.wire import free_port
 
 __all__ = ["letter_problems"]
 ROOT = Path(__file__).parents[1]
@@ -34,20 +36,31 @@ SETTINGS = [
 
 
 @pytest.fixture
-def train(tmp_path, tiny_model_dir, letter_problems):
-    """Starts a run of a few steps in this directory; gives back the finished process and the run's directory."""
+def command(tmp_path, tiny_model_dir, letter_problems):
+    """Gives the command of a run of a few steps, its environment and its directory."""
 
     rewards = tmp_path / "rewards.py"
     rewards.write_text("import zlib\ndef even(completions):\n    return [zlib.crc32(text.encode()) % 2 for text in completions]\n")
 
-    def start(name, *arguments, launcher=(), faults=""):
+    def of(name, *arguments, launcher=("-m", "fastgrpo"), faults=""):
         directory = tmp_path / name
         given = [f"model={tiny_model_dir}", f"data.train={letter_problems}", f"data.eval=[{letter_problems}]", f"run_dir={directory}"]
         given.append(f"reward.function={rewards}:even")
-        command = [sys.executable, *launcher, "-m", "fastgrpo", "train", "tiny", *SETTINGS, *given, *arguments]
+        command = [sys.executable, *launcher, "train", "tiny", *SETTINGS, *given, *arguments]
         environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
         environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}", "FASTGRPO_FAULTS": faults}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120), directory
+        return command, environment, directory
+
+    return of
+
+
+@pytest.fixture
+def train(command):
+    """Runs it; gives back the finished process and the run's directory."""
+
+    def start(*arguments, **named):
+        given, environment, directory = command(*arguments, **named)
+        return subprocess.run(given, env=environment, capture_output=True, text=True, timeout=120), directory
 
     return start
 
@@ -75,9 +88,13 @@ def weights(directory):
 def test_any_number_of_ranks_is_the_same_run(train):
     done, alone = train("alone")
     assert done.returncode == 0, done.stderr
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4")
-    for name, arguments, launcher in (("two", ("--gpus", "2"), ()), ("three", ("--gpus", "3"), ()), ("torchrun", (), torchrun)):
-        done, directory = train(name, *arguments, launcher=launcher)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4", "-m", "fastgrpo")
+    for name, arguments, launcher in (
+        ("two", ("--gpus", "2"), {}),
+        ("three", ("--gpus", "3"), {}),
+        ("torchrun", (), {"launcher": torchrun}),
+    ):
+        done, directory = train(name, *arguments, **launcher)
         assert done.returncode == 0, done.stderr
         assert rollouts(directory) == rollouts(alone)
         for mine, theirs in zip(metrics(alone), metrics(directory), strict=True):
@@ -120,6 +137,18 @@ def test_deepspeed_draws_and_learns_what_one_process_does(train):
 
 
 @requires_deepspeed
+@pytest.mark.slow  # 15 s
+def test_the_launcher_of_deepspeed_starts_ranks_from_a_hostfile(train, tmp_path):
+    (tmp_path / "hosts").write_text("localhost slots=2\n")
+    where = ("--no_ssh", "--node_rank=0", "--master_addr=127.0.0.1", f"--master_port={free_port()}")
+    runner = ("-m", "deepspeed.launcher.runner", f"--hostfile={tmp_path / 'hosts'}", *where, "--module", "fastgrpo")
+    done, directory = train("run", "steps=1", launcher=runner)
+    assert done.returncode == 0, done.stderr
+    assert "--local_rank=1" in done.stdout + done.stderr
+    assert {path.name for path in (directory / "logs").iterdir()} == {"rank_0.log", "rank_1.log"}
+
+
+@requires_deepspeed
 @requires_vllm
 @pytest.mark.slow  # 40 s: each rank of both runs builds an engine
 def test_deepspeed_and_vllm_together_draw_what_one_process_draws(train):
@@ -142,19 +171,32 @@ def test_deepspeed_and_vllm_together_draw_what_one_process_draws(train):
 def test_a_rank_that_crashes_ends_all_and_is_the_one_heard_of(train, point):
     step = {"save": 3, "evaluate": 0}.get(point, 2)
     started = time.monotonic()
-    done, _ = train("run", "--gpus", "2", faults=f"{point}@{step}:1:raise")
+    done, directory = train("run", "--gpus", "2", faults=f"{point}@{step}:1:raise")
     assert time.monotonic() - started < 40
     assert done.returncode == 1
     assert f"InjectedFault: {point}@{step}:1:raise" in done.stderr
     assert done.stderr.rstrip().endswith("fastgrpo: rank 1 ended with exit code 1; the others were stopped")
     assert "lost touch" not in done.stderr
+    ledger = rf"rank 1 stopped in the phase '{point}'; memory \d+\.\d\d GiB, \d+\.\d\d GiB at its peak"
+    assert len(re.findall(ledger, done.stderr)) == 1
+    log = (directory / "logs" / "rank_1.log").read_text()
+    assert "Traceback (most recent call last)" in log and f"InjectedFault: {point}@{step}:1:raise" in log
+
+
+@pytest.mark.slow  # 15 s
+def test_a_slow_rank_is_waited_for_and_named(train):
+    done, directory = train("run", "--gpus", "2", faults="grade@2:1:slow")
+    assert done.returncode == 0, done.stderr
+    straggler = "rank 1 took 8 s for grade, where 0 s are usual"
+    assert straggler in done.stdout and straggler in (directory / "logs" / "rank_0.log").read_text()
+    assert done.stdout.count("are usual") == 1  # rank 0 only waited
 
 
 @pytest.mark.slow  # 10 s each
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("learn@2:1:kill", "fastgrpo: rank 1 was killed by SIGKILL; the others were stopped"),
+        ("learn@2:1:kill", "fastgrpo: rank 1 was killed by SIGKILL in the phase 'learn'; the others were stopped"),
         pytest.param("sample@2:1:hang", "fastgrpo: rank 1 hangs: the phase 'sample' has taken", marks=pytest.mark.long),
         ("learn@2:0:hang", "fastgrpo: rank 0 hangs: the phase 'learn' has taken"),
     ],

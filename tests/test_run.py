@@ -96,7 +96,9 @@ def test_log_lines_carry_their_second(run):
 def test_a_failure_inside_is_the_last_line_of_the_log(run):
     with pytest.raises(ValueError, match="boom"), run:
         raise ValueError("boom")
-    assert (run.directory / "logs" / "rank_0.log").read_text().endswith("stopped: ValueError: boom\n")
+    log = (run.directory / "logs" / "rank_0.log").read_text()
+    assert log.endswith("stopped: ValueError: boom\n")
+    assert 'raise ValueError("boom")' in log and "rank 0 stopped between phases; memory" in log
 
 
 def group(identity: str, answer, texts: list[str]) -> ScoredGroup:

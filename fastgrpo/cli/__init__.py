@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -20,6 +21,13 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+
+
+@app.callback()
+def launched(local_rank: Annotated[int | None, typer.Option("--local_rank", "--local-rank", hidden=True)] = None) -> None:
+    """Accepts what the launcher of DeepSpeed gives before the command, and says in LOCAL_RANK too."""
+
+
 app.command()(train)
 app.command("eval")(evaluate)
 app.command()(plan)

@@ -21,6 +21,10 @@ Settings = Annotated[
 def train(
     settings: Settings = None,
     gpus: Annotated[int, typer.Option(min=1, help="Ranks to start on this machine: one for each GPU, or processes on a CPU.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines of the run: the same command on each, with its own --node.")] = 1,
+    node: Annotated[int | None, typer.Option(min=0, help="Which of them this machine is, from 0.")] = None,
+    meet: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where they meet: an address of node 0 and a free port.")] = None,
+    patience: Annotated[float, typer.Option(min=1, help="Seconds to wait for the other machines: to come, or for a sign of life.")] = 120.0,
     resume: Annotated[
         str, typer.Option(metavar="auto|never|PATH", help="Go on with the run in run_dir if there is one, or with a run or checkpoint.")
     ] = "never",
@@ -30,10 +34,14 @@ def train(
 ) -> None:
     """Train a model. Without arguments: the recipe `tiny`, on CPU, in minutes. It also runs under torchrun."""
     resolved = _resolve(_with_settings_of(resume, settings or []))
-    if gpus > 1 and "RANK" not in os.environ:
+    if gpus > 1 or nodes > 1 or node is not None or meet:
+        from fastgrpo.nodes import Nodes
+        from fastgrpo.ranks import require_no_launcher
         from fastgrpo.spawn import run_ranks
 
-        raise typer.Exit(run_ranks(gpus, ["train", *(settings or []), "--resume", resume, *(["--allow-changes"] * allow_changes)]))
+        require_no_launcher()
+        arguments = ["train", *(settings or []), "--resume", resume, *(["--allow-changes"] * allow_changes)]
+        raise typer.Exit(run_ranks(gpus, arguments, Nodes(nodes, node, meet, patience)))
     from rich.console import Console
 
     from fastgrpo.display import NoDisplay, closing_table, make_display
