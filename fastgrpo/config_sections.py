@@ -106,6 +106,18 @@ class LearnerConfig(BaseModel):
     offload: Literal["none", "optimizer", "all"] = Field(default="none", description="what deepspeed keeps in host memory")
     recompute: bool = Field(default=False, description="compute activations again in the backward pass instead of keeping them")
 
+    def refusal(self, dtype: str) -> str:
+        """What DeepSpeed would not compute of this on a model of `dtype`, or not exactly, and what to do; "" where it computes all."""
+        if dtype not in ("float32", "bfloat16"):
+            return f"learner.engine=deepspeed computes in float32 or bfloat16, not in {dtype}: set dtype, or learner.engine=native"
+        if self.zero == 0 and dtype == "bfloat16":
+            return "learner.zero=0 would add up bfloat16 gradients in bfloat16: set learner.zero=1, or learner.engine=native"
+        if self.zero == 0 and self.offload != "none":
+            return f"learner.offload={self.offload} needs learner.zero of 1 to 3, and zero is 0: without it nothing can be moved"
+        if self.zero < 3 and self.offload == "all":
+            return f"learner.offload=all needs learner.zero=3, and zero is {self.zero}: it moves the weights too"
+        return ""
+
 
 class EvalConfig(BaseModel):
     model_config = RULES

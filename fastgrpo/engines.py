@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fastgrpo.config import Config, RolloutConfig
     from fastgrpo.learner import Learner
-    from fastgrpo.rollout import RolloutEngine
+    from fastgrpo.rollout import RolloutEngine, Weights
 
 
 def make_learner(config: Config, model) -> Learner:
@@ -32,20 +32,19 @@ def make_learner(config: Config, model) -> Learner:
 def make_both(config: Config, model, tokenizer) -> tuple[Learner, RolloutEngine]:
     """The learner comes first: an engine that shares its weights views them where the learner lays them out.
 
-    Not so where the learner spreads weights over ranks: no rank has them whole after that, so the engine is made while it has, and the
-    native one samples with a copy.
+    Where it spreads them over ranks, an engine can only be sent them, and the native one samples with a copy made before.
     """
-    context = config.max_prompt_tokens + config.max_new_tokens
+    settings, sampled = config.rollout, model
     if config.learner.engine == "deepspeed" and config.learner.zero == 3:
-        sampled = copy.deepcopy(model) if config.rollout.engine == "native" else model
-        engine = make_engine(config.rollout.model_copy(update={"weights": "push"}), sampled, tokenizer, context)
-        return make_learner(config, model), engine
+        settings = settings.model_copy(update={"weights": "push"})
+        sampled = copy.deepcopy(model) if settings.engine == "native" else model
     learner = make_learner(config, model)
-    return learner, make_engine(config.rollout, model, tokenizer, context)
+    return learner, make_engine(settings, sampled, tokenizer, config.max_prompt_tokens + config.max_new_tokens, learner.named_weights)
 
 
-def make_engine(settings: RolloutConfig, model, tokenizer, context: int) -> RolloutEngine:
-    """`context` is the most tokens of prompt and response together. Raises SetupError where vLLM is asked for and cannot be used."""
+def make_engine(settings: RolloutConfig, model, tokenizer, context: int, weights: Weights | None = None) -> RolloutEngine:
+    """`context` is the most tokens of prompt and response together; `weights` are read when vLLM is built, and built again: by default
+    the model's own. Raises SetupError where vLLM is asked for and cannot be used."""
     if settings.engine == "native":
         from fastgrpo.rollout.native import NativeEngine
 
@@ -62,7 +61,7 @@ def make_engine(settings: RolloutConfig, model, tokenizer, context: int) -> Roll
         tensor_parallel=settings.tensor_parallel,
         fp32_head=settings.fp32_head,
     )
-    return SupervisedEngine(lambda: VllmEngine(model, tokenizer, sizes), settings.deadline, settings.restarts)
+    return SupervisedEngine(lambda: VllmEngine(model, tokenizer, sizes, weights), settings.deadline, settings.restarts)
 
 
 def engine_lines(engine: RolloutEngine) -> list[str]:
