@@ -137,6 +137,7 @@ WHERE_IT_COUNTS = {
     "host_link": "learner.offload=optimizer",
     "host_bandwidth": "learner.offload=optimizer",
     "live_parameters": "learner.zero=3",
+    "prefetch_bucket": "learner.zero=3",
     "push_bucket": "learner.zero=3",
     "step_overhead_native": "rollout.engine=native",
     "tflops_fp32": "dtype=float32",

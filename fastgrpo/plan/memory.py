@@ -82,8 +82,8 @@ def _native(shape: Shape, config: Config) -> list[Row]:
 def _deepspeed(shape: Shape, config: Config, gpus: int, assume: Mapping[str, float]) -> list[Row]:
     """ZeRO 1 spreads masters and moments over ranks, 2 accumulated gradients as well, 3 weights too: these are gathered while in use.
 
-    What outlives an update was measured, on two ranks in bfloat16: ZeRO 1 and 3 keep accumulated gradients, ZeRO 2 the last ones of each
-    parameter, ZeRO 3 its bucket. ZeRO 3 also copies its part of the gradients for the update.
+    What outlives an update was measured, on two ranks in bfloat16: ZeRO 1 and 3 keep accumulated gradients, ZeRO 3 its bucket too, ZeRO 2
+    nothing; there a rank lets others' gradients go as they are reduced. ZeRO 3 also copies its part of the gradients for the update.
     """
     b, P, zero = DTYPE_BYTES[config.dtype], shape.parameters, config.learner.zero
     on_gpu = config.learner.offload == "none"
@@ -95,7 +95,7 @@ def _deepspeed(shape: Shape, config: Config, gpus: int, assume: Mapping[str, flo
         always("fp32 masters", 4 * optimizer_part),
         always("Adam moments", 8 * optimizer_part),
         Row("gradients, accumulated", dict.fromkeys(LEARNING if zero == 2 else MOMENTS, 4 * gradient_part)),
-        Row("gradients of a pack", dict.fromkeys({2: MOMENTS, 3: ()}.get(zero, ("backward", "update")), b * P)),
+        Row("gradients of a pack", {2: {"backward": b * P / gpus}, 3: {}}.get(zero, dict.fromkeys(("backward", "update"), b * P))),
         Row("buckets of gradients", {2: {"backward": 8 * min(assume["reduce_bucket"], P)}}.get(zero, {})),
         always("bucket of gradients, fixed", 4 * assume["reduce_bucket"] if zero == 3 else 0),
         Row("AdamW's own", {"update": (8 if zero == 3 else 4) * optimizer_part}),
@@ -103,8 +103,8 @@ def _deepspeed(shape: Shape, config: Config, gpus: int, assume: Mapping[str, flo
 
 
 def _gathered(b: int, P: int, assume: Mapping[str, float]) -> dict[str, float]:
-    """Weights of other ranks under ZeRO 3, in every pass and on the way to the engine."""
-    live = b * min(assume["live_parameters"], P)
+    """Weights of other ranks under ZeRO 3, in every pass, some of them twice as they arrive, and on the way to the engine."""
+    live = b * (min(assume["live_parameters"], P) + min(assume["prefetch_bucket"], P))
     return {"hand over": b * min(assume["push_bucket"], P), "forward": live, "backward": live}
 
 

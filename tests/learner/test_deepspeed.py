@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,16 @@ import pytest
 import torch
 from rollout.colocation import requires_vllm
 
+from fastgrpo.config import load_config
 from fastgrpo.config_sections import LearnerConfig
 from fastgrpo.errors import InputError
 from fastgrpo.learner.recompute import recompute_activations
 from fastgrpo.learner.zero_config import zero_config
 from fastgrpo.model import load_model
+from fastgrpo.plan.algebra import batch_of
+from fastgrpo.plan.assumptions import assumptions_for, values
+from fastgrpo.plan.memory import memory, total
+from fastgrpo.plan.shapes import shape_of
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -80,6 +86,13 @@ def test_the_real_engine_has_the_weights_of_every_update(zero, weights):
 
 
 @requires_deepspeed
+@requires_vllm
+@pytest.mark.slow  # 15 s: three engines are built
+def test_an_engine_that_failed_is_built_again_from_spread_weights():
+    assert "all checked" in start(1, "rebuild_program.py").stdout
+
+
+@requires_deepspeed
 @pytest.mark.slow  # 15 s
 def test_bfloat16_adds_up_gradients_and_small_updates_in_float32(tiny_model_dir, tmp_path):
     start(2, "precision_program.py", tiny_model_dir, tmp_path / "found.json")
@@ -90,6 +103,47 @@ def test_bfloat16_adds_up_gradients_and_small_updates_in_float32(tiny_model_dir,
         lost = found["bfloat16 accumulation"] - of["one batch"]
         assert of["16 packs"] <= of["one batch"] + lost / 4 <= 1.1 * of["one batch"]
         assert abs(of["moved"] - 1) < 1e-3 and of["off"] < 1e-3
+
+
+@pytest.fixture(scope="module")
+def wide_model_dir(tmp_path_factory) -> tuple[Path, int]:
+    """A model in bfloat16 that outweighs what DeepSpeed holds beside it; and its number of parameters."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    directory = tmp_path_factory.mktemp("wide_model")
+    config = Qwen2Config(
+        vocab_size=1000, hidden_size=512, intermediate_size=2048, num_hidden_layers=6, num_attention_heads=8, num_key_value_heads=2,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        model = Qwen2ForCausalLM(config).bfloat16()
+    model.save_pretrained(directory)
+    return directory, sum(parameter.numel() for parameter in model.parameters())
+
+
+LEARNERS = re.compile("weights|fp32 masters|Adam|gradients|bucket")
+
+
+def planned_bytes(directory: Path, zero: int) -> dict[str, float]:
+    """Bytes of the learner's own rows of the plan on two ranks, whose buckets are those of the program."""
+    assume = values(assumptions_for("a100-80g", ["reduce_bucket=1e6"], 2))
+    given = [f"model={directory}", "dtype=bfloat16", "learner.engine=deepspeed", f"learner.zero={zero}"]
+    config = load_config("tiny", given).config
+    rows = [row for row in memory(shape_of(str(directory), {})[0], config, batch_of(config, 2, assume), assume) if LEARNERS.match(row.name)]
+    sums = total(rows)
+    return {"kept": sums["generate"], "passes": max(sums["forward"], sums["backward"]), "update": sums["update"]}
+
+
+@requires_deepspeed
+@pytest.mark.slow  # 20 s
+def test_two_ranks_need_the_memory_of_the_plan_and_hold_no_copy_of_the_model_before_it_is_spread(wide_model_dir, tmp_path):
+    directory, parameters = wide_model_dir
+    start(2, "memory_program.py", directory, tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["loading"] < parameters  # a copy in bfloat16 takes twice as much
+    for zero in (1, 2, 3):
+        for moment, size in planned_bytes(directory, zero).items():
+            assert size == pytest.approx(found[f"zero {zero}, {moment}"], rel=0.02), (zero, moment)
 
 
 @pytest.mark.parametrize(
