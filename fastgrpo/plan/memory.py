@@ -34,11 +34,9 @@ def always(name: str, size: float) -> Row:
 
 
 def shares_weights(config: Config) -> bool:
-    """Whether the engine reads the learner's own weights: native does, vllm where each GPU holds them whole."""
-    if config.rollout.engine == "native":
-        return True
+    """Whether the engine reads the learner's own weights: none does where ZeRO 3 spreads them, and vllm not in parts or by pushes."""
     whole = config.learner.engine == "native" or config.learner.zero <= 2
-    return config.rollout.weights != "push" and config.rollout.tensor_parallel == 1 and whole
+    return whole and (config.rollout.engine == "native" or (config.rollout.weights != "push" and config.rollout.tensor_parallel == 1))
 
 
 def memory(shape: Shape, config: Config, batch: Batch, assume: Mapping[str, float]) -> list[Row]:
@@ -125,13 +123,17 @@ def _pass(shape: Shape, config: Config, batch: Batch) -> list[Row]:
 
 def _rollouts(shape: Shape, config: Config, batch: Batch, assume: Mapping[str, float]) -> list[Row]:
     b, head = DTYPE_BYTES[config.dtype], shape.head_parameters
+    copy = 0 if shares_weights(config) else b * shape.parameters
     if config.rollout.engine == "native":
-        head_copy = 4 * head if b == 2 else 0
-        return [Row("KV cache", {"generate": native_cache_bytes(shape, b, batch)}), Row("engine's float32 head", {"generate": head_copy})]
-    copy = 0 if shares_weights(config) else b * shape.parameters / config.rollout.tensor_parallel
+        return [
+            always("engine's copy of the weights", copy),
+            Row("KV cache", {"generate": native_cache_bytes(shape, b, batch)}),
+            Row("engine's float32 head", {"generate": 4 * head if b == 2 else 0}),
+        ]
+    part = copy / config.rollout.tensor_parallel
     sampling = 4 * min(config.rollout.sequences, batch.responses) * shape.vocabulary + 8 * 2**27
     return [
-        Row("engine's copy of the weights", {"generate": copy, "hand over": copy}),
+        Row("engine's copy of the weights", {"generate": part, "hand over": part}),
         Row("KV cache", {"generate": config.rollout.cache_gib * GIB}),
         Row("logits and sampling", {"generate": sampling}),
         always("vLLM beside weights and cache", assume["vllm"] * GIB),
