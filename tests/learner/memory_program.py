@@ -40,9 +40,11 @@ def peak_of(work) -> int:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    work()
-    over.set()
-    watcher.join()
+    try:
+        work()
+    finally:
+        over.set()
+        watcher.join()
     return max(seen) - start
 
 

@@ -1,6 +1,5 @@
 """DeepSpeed's learner against the naive formula, in bfloat16, and what it does beside computing: in processes of its own, over gloo."""
 
-import importlib.util
 import json
 import os
 import re
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from optional import requires
 from rollout.colocation import requires_vllm
 
 from fastgrpo.config import load_config
@@ -25,9 +25,7 @@ from fastgrpo.plan.shapes import shape_of
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-wanted = bool(os.environ.get("FASTGRPO_REQUIRE_DEEPSPEED"))  # where set, these tests must run
-missing = importlib.util.find_spec("deepspeed") is None and not wanted
-requires_deepspeed = pytest.mark.skipif(missing, reason="deepspeed is not installed: make install")
+requires_deepspeed = requires("deepspeed")
 
 
 @pytest.fixture(scope="module")
