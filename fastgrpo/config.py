@@ -73,18 +73,9 @@ class Config(BaseModel):
     @field_validator("learner")
     @classmethod
     def _deepspeed_computes_this(cls, learner: LearnerConfig, info: ValidationInfo) -> LearnerConfig:
-        dtype = info.data.get("dtype")
-        wrong = {
-            "learner.engine=deepspeed computes in float32 or bfloat16, and dtype is float64": dtype == "float64",
-            "learner.zero=0 cannot add gradients up in float32 with dtype=bfloat16; set learner.zero=1": dtype == "bfloat16"
-            and learner.zero == 0,
-            "learner.offload needs learner.zero of 1 to 3": learner.offload != "none" and learner.zero == 0,
-            "learner.offload=all needs learner.zero=3": learner.offload == "all" and learner.zero != 3,
-            "learner.compile needs whole weights, and learner.zero=3 spreads them; set one to another": learner.compile
-            and learner.zero == 3,
-        }
-        if learner.engine == "deepspeed" and any(wrong.values()):
-            raise ValueError(next(rule for rule, broken in wrong.items() if broken))
+        why = learner.refusal(info.data["dtype"]) if "dtype" in info.data else ""
+        if learner.engine == "deepspeed" and why:
+            raise ValueError(why)
         return learner
 
     @field_validator("rollout")

@@ -127,6 +127,20 @@ class LearnerConfig(BaseModel):
             raise ValueError("it needs learner.lora_rank above 0, such as learner.lora_rank=16")
         return value
 
+    def refusal(self, dtype: str) -> str:
+        """What DeepSpeed would not compute of this on a model of `dtype`, or not exactly, and what to do; "" where it computes all."""
+        if dtype not in ("float32", "bfloat16"):
+            return f"learner.engine=deepspeed computes in float32 or bfloat16, not in {dtype}: set dtype, or learner.engine=native"
+        if self.zero == 0 and dtype == "bfloat16":
+            return "learner.zero=0 would add up bfloat16 gradients in bfloat16: set learner.zero=1, or learner.engine=native"
+        if self.zero == 0 and self.offload != "none":
+            return f"learner.offload={self.offload} needs learner.zero of 1 to 3, and zero is 0: without it nothing can be moved"
+        if self.zero < 3 and self.offload == "all":
+            return f"learner.offload=all needs learner.zero=3, and zero is {self.zero}: it moves the weights too"
+        if self.compile and self.zero == 3:
+            return "learner.compile needs whole weights, and learner.zero=3 spreads them: set one to another"
+        return ""
+
 
 class EvalConfig(BaseModel):
     model_config = RULES

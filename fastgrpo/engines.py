@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fastgrpo.config import Config, RolloutConfig
     from fastgrpo.learner import Learner
-    from fastgrpo.rollout import RolloutEngine
-
-    NamedWeights = Callable[[], Iterator[tuple[str, Tensor]]]
+    from fastgrpo.rollout import RolloutEngine, Weights
 
 
 def make_learner(config: Config, model) -> Learner:
@@ -41,17 +36,17 @@ def make_learner(config: Config, model) -> Learner:
 def make_both(config: Config, model, tokenizer) -> tuple[Learner, RolloutEngine]:
     """The learner comes first: an engine that shares its weights views them where the learner lays them out.
 
-    Not so where the learner spreads weights over ranks: no rank has them whole after that, so the engine is made while it has, and the
-    native one samples with a copy. With LoRA `model` stays without adapters; only what learns, and samples by itself, has them.
+    Where it spreads them over ranks, an engine can only be sent them, and the native one samples with a copy made before. With LoRA
+    `model` stays without adapters; only what learns, and samples by itself, has them.
     """
     learned, native = with_lora(config, model), config.rollout.engine == "native"
-    context = config.max_prompt_tokens + config.max_new_tokens
-    if config.learner.spreads_weights:
+    settings, sampled, spreads = config.rollout, learned if native else model, config.learner.spreads_weights
+    if spreads:
+        settings = settings.model_copy(update={"weights": "push"})
         sampled = copy.deepcopy(model) if native else model
-        engine = make_engine(config.rollout.model_copy(update={"weights": "push"}), sampled, tokenizer, context)
-        return make_learner(config, learned), engine
     learner = make_learner(config, learned)
-    return learner, make_engine(config.rollout, learned if native else model, tokenizer, context, learner.named_weights)
+    context = config.max_prompt_tokens + config.max_new_tokens
+    return learner, make_engine(settings, sampled, tokenizer, context, learner.named_weights, own=not spreads)
 
 
 def with_lora(config: Config, model):
@@ -63,15 +58,13 @@ def with_lora(config: Config, model):
     return with_adapters(model, config.learner, config.seed)
 
 
-def make_engine(settings: RolloutConfig, model, tokenizer, context: int, named_weights: NamedWeights | None = None) -> RolloutEngine:
-    """`context` is the most tokens of prompt and response together. Raises SetupError where vLLM is asked for and cannot be used.
-
-    `named_weights` gives the weights of a learner that changes `model` or trains adapters of it; without, `model` stays as it is.
-    """
+def make_engine(settings: RolloutConfig, model, tokenizer, context: int, weights: Weights | None = None, own: bool = True) -> RolloutEngine:
+    """`context` is the most tokens of prompt and response together; `weights` are read when vLLM is built, and built again: by default
+    the model's own. `own` says that the model is what learns, and not a copy. Raises SetupError where vLLM cannot be used."""
     if settings.engine == "native":
         from fastgrpo.rollout.native import NativeEngine
 
-        return NativeEngine(model, tokenizer, own=named_weights is not None)
+        return NativeEngine(model, tokenizer, own)
     from fastgrpo.rollout.colocated import VllmEngine
     from fastgrpo.rollout.supervised import SupervisedEngine
     from fastgrpo.rollout.vllm_settings import VllmSettings
@@ -84,7 +77,7 @@ def make_engine(settings: RolloutConfig, model, tokenizer, context: int, named_w
         tensor_parallel=settings.tensor_parallel,
         fp32_head=settings.fp32_head,
     )
-    return SupervisedEngine(lambda: VllmEngine(model, tokenizer, sizes, named_weights), settings.deadline, settings.restarts)
+    return SupervisedEngine(lambda: VllmEngine(model, tokenizer, sizes, weights), settings.deadline, settings.restarts)
 
 
 def engine_lines(engine: RolloutEngine) -> list[str]:

@@ -1,7 +1,8 @@
 """Named points where tests inject faults: FASTGRPO_FAULTS="point@step:rank:action[,...]", read only when a point is passed.
 
 Points: sample, grade, learn, save, evaluate; write, a boundary between two writes of a checkpoint, whose step counts them; metrics and
-rollouts, a write of these. Actions: raise, kill, hang, slow, nan, stop (SIGTERM to itself), full (the disk is). `*` matches any step or rank.
+rollouts, a write of these. Actions: raise, kill, hang, slow, nan, stop (SIGTERM to itself), full (the disk is). `*` matches any step or
+rank.
 """
 
 from __future__ import annotations

@@ -56,12 +56,19 @@ class Ranks:
         return [shares[k % self.size][k // self.size] for k in range(sum(map(len, shares)))]
 
     def same_weights(self, model) -> None:
-        """Gives every rank rank 0's weights: models made on different machines differ in rounding."""
+        """Gives every rank rank 0's weights: models made on different machines differ in rounding.
+
+        Only a tensor that differs is written. What was read from one file lies in host memory once for all ranks, until it is written.
+        """
         if self.size > 1:
+            import torch
             import torch.distributed as dist
 
             for tensor in model.state_dict().values():
-                dist.broadcast(tensor, 0)
+                wanted = tensor.clone()
+                dist.broadcast(wanted, 0)
+                if not torch.equal(wanted, tensor):
+                    tensor.copy_(wanted)
 
     @contextmanager
     def first_alone(self) -> Iterator[None]:

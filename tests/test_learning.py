@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from optional import requires
 
 
 def train_tiny(directory, *settings):
@@ -30,10 +31,9 @@ def test_the_tiny_run_learns(tmp_path, seed):
 
 @pytest.mark.long  # 120 to 200 s each, on two cores
 @pytest.mark.timeout(1000)
-@pytest.mark.parametrize("engine", ["native", "vllm"])
+@requires("deepspeed")
+@pytest.mark.parametrize("engine", ["native", pytest.param("vllm", marks=requires("vllm"))])
 def test_two_ranks_learn_with_deepspeed_as_one_process_does(tmp_path, engine):
-    pytest.importorskip("deepspeed")
-    pytest.importorskip("vllm") if engine == "vllm" else None
     settings = ("learner.engine=deepspeed", "learner.zero=3", f"rollout.engine={engine}", "rollout.cache_gib=0.25", "eval.every=0")
     summary = train_tiny(tmp_path / "run", "--gpus", "2", *settings)
     assert summary["accuracy_after"] >= 0.80

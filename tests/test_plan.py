@@ -65,6 +65,8 @@ def test_under_zero_3_everything_is_spread_and_the_engine_has_its_own_copy():
     assert row(plan, "weights")["generate"] == pytest.approx(parameters / 4, abs=1)
     copy = row(plan, "engine's copy of the weights")
     assert copy == {"generate": 2 * parameters, "hand over": 2 * parameters}
+    native = row(planned("learner.zero=3", "rollout.engine=native"), "engine's copy of the weights")
+    assert native["update"] == 2 * parameters  # it cannot sleep
     halves = row(planned("learner.zero=3", "rollout.tensor_parallel=2"), "engine's copy of the weights")
     assert halves["generate"] == parameters
 
@@ -114,21 +116,33 @@ def test_the_buckets_are_those_of_the_learner():
 
 
 @pytest.mark.parametrize(
-    ("settings", "gpus", "words"),
+    ("settings", "gpus", "memory", "words"),
     [
-        (("learner.recompute=false", "tokens_per_pack=24576"), 8, "set learner.recompute=true"),
-        (("learner.engine=native",), 8, "set learner.engine=deepspeed learner.zero=2"),
-        (("rollout.cache_gib=60.0",), 8, "set rollout.cache_gib=8"),
-        ((), 1, "set learner.offload=optimizer"),
-        (("learner.recompute=false", "learner.zero=1"), 2, "no one setting is enough, set learner.recompute=true"),
+        (("learner.recompute=false", "tokens_per_pack=24576"), 8, 79, "set learner.recompute=true"),
+        (("tokens_per_pack=98304",), 8, 79, "set tokens_per_pack=16384"),
+        (("learner.engine=native",), 8, 79, "set learner.engine=deepspeed learner.zero=2"),
+        (("rollout.tensor_parallel=2", "rollout.cache_gib=2.0", "tokens_per_pack=4096"), 8, 38, "set learner.zero=3"),
+        (("rollout.cache_gib=60.0",), 8, 79, "set rollout.cache_gib=8"),
+        (("learner.zero=3", "learner.offload=optimizer", "tokens_per_pack=4096"), 8, 32, "set rollout.cache_gib=8.0"),
+        (("learner.zero=3", "learner.offload=optimizer", "rollout.cache_gib=8.0"), 8, 28, "set rollout.tensor_parallel=2"),
+        ((), 1, 79, "set learner.offload=optimizer"),
+        (("learner.zero=0", "dtype=float32", "tokens_per_pack=4096"), 1, 100, "set learner.zero=1 learner.offload=optimizer"),
+        (("learner.recompute=false", "learner.zero=1"), 2, 79, "no one setting is enough, set learner.recompute=true"),
+        (("rollout.weights=shared", "rollout.cache_gib=2.0"), 8, 20, "no one setting is enough, set tokens_per_pack=4096 learner.zero=3"),
     ],
 )
-def test_what_does_not_fit_says_so_with_a_fix_that_fits(settings, gpus, words):
-    plan = planned(*settings, gpus=gpus)
+def test_what_does_not_fit_says_so_with_a_fix_that_fits_and_is_allowed(settings, gpus, memory, words):
+    assume = (f"memory={memory}",)
+    plan = planned(*settings, gpus=gpus, assume=assume)
     assert plan.fix.startswith(words)
     assert any("DOES NOT FIT" in line and plan.fix in line for line in report.lines(plan))
     fix = re.findall(r"[a-z_.]+=\S+", plan.fix)
-    assert planned(*settings, *fix, gpus=gpus).fix == ""
+    assert planned(*settings, *fix, gpus=gpus, assume=assume).fix == ""
+
+
+def test_what_deepspeed_does_not_compute_is_no_fix():
+    fix = planned("dtype=float64", "learner.engine=native", "rollout.engine=native").fix
+    assert fix.startswith("no setting makes it fit")
 
 
 def test_too_few_gpus_and_hopeless_cases_say_so():
@@ -158,6 +172,7 @@ WHERE_IT_COUNTS = {
     "host_link": "learner.offload=optimizer",
     "host_bandwidth": "learner.offload=optimizer",
     "live_parameters": "learner.zero=3",
+    "prefetch_bucket": "learner.zero=3",
     "push_bucket": "learner.zero=3",
     "step_overhead_native": "rollout.engine=native",
     "tflops_fp32": "dtype=float32",
@@ -189,6 +204,12 @@ def test_the_command_prints_a_plan_and_the_same_as_json(fastgrpo):
     assert found["memory"]["sum"]["update"] == pytest.approx(sum(row.get("update", 0) for row in found["memory"]["rows"].values()))
 
 
+def test_a_strict_plan_ends_with_1_where_it_does_not_fit_and_says_why_either_way(fastgrpo):
+    for arguments, code in ((["--gpus", "1"], 0), (["--gpus", "1", "--strict"], 1), (["--strict"], 0)):
+        done = fastgrpo("oat-zero-7b", *arguments)
+        assert (done.exit_code, "DOES NOT FIT" in done.stdout) == (code, "1" in arguments)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -213,7 +234,7 @@ def test_a_wrong_input_is_told_in_one_line(fastgrpo, arguments, words):
 
 def test_a_plan_takes_less_than_a_second_and_neither_torch_nor_transformers():
     code = (
-        "import sys; from fastgrpo.cli.plan import plan; plan(['oat-zero-7b'], 'a100-80g', 8, None, *[None] * 6, False);"
+        "import sys; from fastgrpo.cli.plan import plan; plan(['oat-zero-7b'], 'a100-80g', 8, None, *[None] * 6, False, False);"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     seconds = []

@@ -51,7 +51,8 @@ class LiveBytes(TorchDispatchMode):
 
     def follow(self, tensors) -> None:
         for tensor in tree_leaves(tensors):
-            if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage())._cdata not in self.seen:
+            real = isinstance(tensor, torch.Tensor) and not tensor.is_meta
+            if real and (storage := tensor.untyped_storage())._cdata not in self.seen:
                 self.seen.add(storage._cdata)
                 self.live += storage.nbytes()
                 self.peak = max(self.peak, self.live)

@@ -1,6 +1,5 @@
 """`fastgrpo train` on several ranks: the same run as on one, and an end with one clear cause when a rank fails, hangs or is slow."""
 
-import importlib.util
 import json
 import os
 import re
@@ -12,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 import torch
+from optional import requires
 from rollout.colocation import requires_vllm
 from safetensors.torch import load_file
 from test_trainer import letter_problems
@@ -119,7 +119,7 @@ def test_ranks_with_an_engine_each_draw_what_one_process_draws(train):
     assert all(row["parity"]["largest"] < 2e-3 for row in metrics(directory) if "updates" in row)
 
 
-requires_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed: make install")
+requires_deepspeed = requires("deepspeed")
 
 
 @requires_deepspeed

@@ -24,8 +24,12 @@ def plan(
     kv_heads: Annotated[int | None, typer.Option(min=1, help=f"Key and value heads; as many as --heads by default. {SHAPE}")] = None,
     vocabulary: Annotated[int | None, typer.Option(min=1, help=f"Size of the vocabulary. {SHAPE}")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where it does not fit.")] = False,
 ) -> None:
-    """Say what a run will need: amounts of a step, memory of each GPU, hours. Needs no GPU and no network."""
+    """Say what a run will need: amounts of a step, memory of each GPU, hours; and where it does not fit, what to change.
+
+    Needs no GPU and no network.
+    """
     from fastgrpo.config import load_config
     from fastgrpo.plan import make_plan, report
 
@@ -36,3 +40,5 @@ def plan(
     shape |= {"heads": heads, "kv_heads": kv_heads, "vocabulary": vocabulary}
     made = make_plan(resolved, gpu, gpus, {name: size for name, size in shape.items() if size is not None}, assume or [])
     print(json.dumps(report.as_json(made)) if as_json else "\n".join(report.lines(made)))
+    if strict and made.fix:
+        raise typer.Exit(1)

@@ -22,10 +22,10 @@ SMALLEST_SHARD = 0  # elements; ZeRO 3 keeps smaller parameters whole on every r
 def zero_config(settings: LearnerConfig, dtype: torch.dtype, grad_clip: float) -> dict:
     """The `config` of deepspeed.initialize for parameters of `dtype` (float32 or bfloat16).
 
-    Raises InputError for combinations that DeepSpeed does not compute, or not exactly: a float64 model, bfloat16 at zero=0 (which would
-    add up gradients in bfloat16), and offload of what the ZeRO stage does not spread over ranks.
+    Raises InputError for combinations that DeepSpeed does not compute, or not exactly: see LearnerConfig.refusal.
     """
-    _check(settings, dtype)
+    if why := settings.refusal(str(dtype).removeprefix("torch.")):
+        raise InputError(why)
     host = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     zero = {
         "stage": settings.zero,
@@ -46,14 +46,3 @@ def zero_config(settings: LearnerConfig, dtype: torch.dtype, grad_clip: float) -
         "zero_force_ds_cpu_optimizer": False,  # its own AdamW would be compiled here, with g++
         "steps_per_print": 10**12,
     }
-
-
-def _check(settings: LearnerConfig, dtype: torch.dtype) -> None:
-    if dtype not in (torch.float32, torch.bfloat16):
-        raise InputError(f"learner.engine=deepspeed computes in float32 or bfloat16, not in {dtype}: use learner.engine=native")
-    if settings.zero == 0 and dtype == torch.bfloat16:
-        raise InputError("learner.zero=0 would add up bfloat16 gradients in bfloat16: use learner.zero=1, or learner.engine=native")
-    if settings.offload != "none" and settings.zero == 0:
-        raise InputError(f"learner.offload={settings.offload} needs learner.zero of at least 1: without it nothing can be moved")
-    if settings.offload == "all" and settings.zero < 3:
-        raise InputError(f"learner.offload=all moves the weights too, which needs learner.zero=3; zero is {settings.zero}")

@@ -70,6 +70,7 @@ GENERAL: dict[str, Assumption] = {
     "fragmentation": Assumption(0.05, "share of memory", "assumed: kept free for what the allocator cannot use"),
     "reduce_bucket": Assumption(1e8, "elements", "learner/zero_config.py; float32, two of them under ZeRO 2"),
     "push_bucket": Assumption(2**28, "elements", "learner/deepspeed.py: whole at once while weights go to the engine under ZeRO 3"),
+    "prefetch_bucket": Assumption(5e7, "elements", "DeepSpeed's default stage3_prefetch_bucket_size"),
     "live_parameters": Assumption(1e9, "elements", "DeepSpeed's default stage3_max_live_parameters, at most"),
 }
 

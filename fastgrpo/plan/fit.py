@@ -29,7 +29,7 @@ def advice(shape: Shape, config: Config, gpus: int, assume: Mapping[str, float])
 
     if room({}) >= 0:
         return ""
-    steps = list(_steps(config, gpus))
+    steps = [settings for settings in _steps(config, gpus) if _computed(changed(config, settings))]
     for settings in steps:
         if room(settings) >= 0:
             return f"set {_written(settings)}"
@@ -58,23 +58,28 @@ def changed(config: Config, settings: Settings) -> Config:
     return config
 
 
+def _computed(config: Config) -> bool:
+    return config.learner.engine == "native" or not config.learner.refusal(config.dtype)
+
+
 def _steps(config: Config, gpus: int) -> Iterator[Settings]:
     learner, rollout = config.learner, config.rollout
     deepspeed: Settings = {"learner.engine": "deepspeed"} if learner.engine == "native" else {}
+    pushed: Settings = {"rollout.weights": "push"} if rollout.weights == "shared" else {}
     if rollout.engine == "vllm" and rollout.cache_gib > 8:
         yield {"rollout.cache_gib": 8.0}
     if not learner.recompute:
         yield {"learner.recompute": True}
-    for tokens in (8192, 4096):
+    for tokens in (16384, 8192, 4096):
         if config.max_prompt_tokens + config.max_new_tokens <= tokens < config.tokens_per_pack:
             yield {"tokens_per_pack": tokens}
     for zero in (2, 3):
         if gpus > 1 and (deepspeed or learner.zero < zero):
-            yield deepspeed | {"learner.zero": zero}
+            yield deepspeed | {"learner.zero": zero} | (pushed if zero == 3 else {})
     if learner.offload == "none" or deepspeed:
-        yield deepspeed | {"learner.offload": "optimizer"}
+        yield deepspeed | ({} if learner.zero else {"learner.zero": 1}) | {"learner.offload": "optimizer"}
     if rollout.engine == "vllm" and rollout.tensor_parallel == 1 and gpus % 2 == 0:
-        yield {"rollout.tensor_parallel": 2}
+        yield {"rollout.tensor_parallel": 2} | pushed
     if rollout.engine == "vllm" and rollout.cache_gib > 2:
         yield {"rollout.cache_gib": 2.0}
 

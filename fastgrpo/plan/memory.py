@@ -35,11 +35,11 @@ def always(name: str, size: float) -> Row:
 
 
 def shares_weights(config: Config) -> bool:
-    """Whether the engine reads the learner's own weights: native does, vllm where each GPU holds them whole."""
-    if config.rollout.engine == "native":
-        return True
+    """Whether the engine reads the learner's own weights: none does where ZeRO 3 spreads them, and vllm not in parts or by pushes."""
     whole = config.learner.engine == "native" or config.learner.zero <= 2
-    return config.rollout.weights != "push" and config.rollout.tensor_parallel == 1 and whole and not config.learner.lora_rank
+    if config.rollout.engine == "native":
+        return whole
+    return whole and config.rollout.weights != "push" and config.rollout.tensor_parallel == 1 and not config.learner.lora_rank
 
 
 def memory(shape: Shape, config: Config, batch: Batch, assume: Mapping[str, float]) -> list[Row]:
@@ -83,8 +83,8 @@ def _native(shape: Shape, config: Config) -> list[Row]:
 def _deepspeed(shape: Shape, config: Config, gpus: int, assume: Mapping[str, float]) -> list[Row]:
     """ZeRO 1 spreads masters and moments over ranks, 2 accumulated gradients as well, 3 weights too: these are gathered while in use.
 
-    What outlives an update was measured, on two ranks in bfloat16: ZeRO 1 and 3 keep accumulated gradients, ZeRO 2 the last ones of each
-    parameter, ZeRO 3 its bucket. ZeRO 3 also copies its part of the gradients for the update.
+    What outlives an update was measured, on two ranks in bfloat16: ZeRO 1 and 3 keep accumulated gradients, ZeRO 3 its bucket too, ZeRO 2
+    nothing; there a rank lets others' gradients go as they are reduced. ZeRO 3 also copies its part of the gradients for the update.
     """
     b, P, zero = DTYPE_BYTES[config.dtype], trained_parameters(shape, config), config.learner.zero
     on_gpu = config.learner.offload == "none"
@@ -96,7 +96,7 @@ def _deepspeed(shape: Shape, config: Config, gpus: int, assume: Mapping[str, flo
         always("fp32 masters", 4 * optimizer_part),
         always("Adam moments", 8 * optimizer_part),
         Row("gradients, accumulated", dict.fromkeys(LEARNING if zero == 2 else MOMENTS, 4 * gradient_part)),
-        Row("gradients of a pack", dict.fromkeys({2: MOMENTS, 3: ()}.get(zero, ("backward", "update")), b * P)),
+        Row("gradients of a pack", {2: {"backward": b * P / gpus}, 3: {}}.get(zero, dict.fromkeys(("backward", "update"), b * P))),
         Row("buckets of gradients", {2: {"backward": 8 * min(assume["reduce_bucket"], P)}}.get(zero, {})),
         always("bucket of gradients, fixed", 4 * assume["reduce_bucket"] if zero == 3 else 0),
         Row("AdamW's own", {"update": (8 if zero == 3 else 4) * optimizer_part}),
@@ -110,8 +110,8 @@ def _weights(shape: Shape, config: Config, size: float) -> list[Row]:
 
 
 def _gathered(b: int, P: int, assume: Mapping[str, float]) -> dict[str, float]:
-    """Weights of other ranks under ZeRO 3, in every pass and on the way to the engine."""
-    live = b * min(assume["live_parameters"], P)
+    """Weights of other ranks under ZeRO 3, in every pass, some of them twice as they arrive, and on the way to the engine."""
+    live = b * (min(assume["live_parameters"], P) + min(assume["prefetch_bucket"], P))
     return {"hand over": b * min(assume["push_bucket"], P), "forward": live, "backward": live}
 
 
@@ -134,13 +134,17 @@ def _pass(shape: Shape, config: Config, batch: Batch) -> list[Row]:
 
 def _rollouts(shape: Shape, config: Config, batch: Batch, assume: Mapping[str, float]) -> list[Row]:
     b, head = DTYPE_BYTES[config.dtype], shape.head_parameters
+    copy = 0 if shares_weights(config) else b * shape.parameters
     if config.rollout.engine == "native":
-        head_copy = 4 * head if b == 2 else 0
-        return [Row("KV cache", {"generate": native_cache_bytes(shape, b, batch)}), Row("engine's float32 head", {"generate": head_copy})]
-    copy = 0 if shares_weights(config) else b * shape.parameters / config.rollout.tensor_parallel
+        return [
+            always("engine's copy of the weights", copy),
+            Row("KV cache", {"generate": native_cache_bytes(shape, b, batch)}),
+            Row("engine's float32 head", {"generate": 4 * head if b == 2 else 0}),
+        ]
+    part = copy / config.rollout.tensor_parallel
     sampling = 4 * min(config.rollout.sequences, batch.responses) * shape.vocabulary + 8 * 2**27
     return [
-        Row("engine's copy of the weights", {"generate": copy, "hand over": copy}),
+        Row("engine's copy of the weights", {"generate": part, "hand over": part}),
         Row("KV cache", {"generate": config.rollout.cache_gib * GIB}),
         Row("logits and sampling", {"generate": sampling}),
         always("vLLM beside weights and cache", assume["vllm"] * GIB),

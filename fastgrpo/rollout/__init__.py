@@ -10,6 +10,9 @@ from fastgrpo.types import Completion, Prompt, Rollout, Sampling
 if TYPE_CHECKING:
     from torch import Tensor
 
+Weights = Callable[[], "Iterable[tuple[str, Tensor]]"]
+"""Where an engine reads the learner's weights; each tensor may be whole only until the next is asked for."""
+
 OnFinished = Callable[[int, int, Rollout], None]
 """Called as each response ends, in any order: prompt index, sample index, the rollout."""
 

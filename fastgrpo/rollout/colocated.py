@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from fastgrpo.errors import FastgrpoError, InputError
-from fastgrpo.rollout import OnFinished
+from fastgrpo.rollout import OnFinished, Weights
 from fastgrpo.rollout.native import end_of_sequence_ids
 from fastgrpo.rollout.process_state import memory_mib, require_fixed_segments
 from fastgrpo.rollout.responses import BadResponse, checked_rollout
@@ -25,27 +25,20 @@ class EngineError(FastgrpoError):
 
 
 class VllmEngine:
-    """Implements RolloutEngine. `model` names and shapes the weights, `tokenizer` the ids that exist; `named_weights` gives the learner's
-    weights, which it starts with: where it is not given, the model's own.
+    """Implements RolloutEngine. `model` names and shapes the weights, `tokenizer` the ids that exist; it starts with `weights`, those of
+    the model itself unless the learner keeps them elsewhere.
 
     `pushed` is (bytes, seconds) of the last push, `ledger` the memory in MiB at the last boundary of each phase.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer,
-        settings: VllmSettings,
-        named_weights: Callable[[], Iterable[tuple[str, Tensor]]] | None = None,
-    ):
-        self.model, self.tokenizer, self.settings = model, tokenizer, settings
-        self.named_weights = named_weights or model.named_parameters
+    def __init__(self, model: nn.Module, tokenizer, settings: VllmSettings, weights: Weights | None = None):
+        self.model, self.tokenizer, self.settings, self.weights = model, tokenizer, settings, weights or model.named_parameters
         self.memory, self.ledger, self.pushed = EngineMemory(), {"before engine": memory_mib()}, (0, 0.0)
         if model.dtype not in (torch.float32, torch.bfloat16):
             raise InputError(f"rollout.engine=vllm samples in float32 or bfloat16, not {model.dtype}: set dtype, or rollout.engine=native")
         if model.device.type == "cuda":
             require_fixed_segments(os.environ)
-        self.vllm = InProcessVllm(model, tokenizer, end_of_sequence_ids(model, tokenizer), settings, self.named_weights)
+        self.vllm = InProcessVllm(model, self.weights, tokenizer, end_of_sequence_ids(model, tokenizer), settings)
         self.sleep_level = 0 if self.vllm.weights == "shared" else 2
         if self.sleep_level == 2 and self.vllm.on_gpu and not self._same_after_sleep():
             self.sleep_level = 1
@@ -158,7 +151,7 @@ class VllmEngine:
 
     def _wake(self) -> None:
         if self.memory.weights == "discarded":
-            self.update_weights(self.named_weights())
+            self.update_weights(self.weights())
         self._wake_weights()
         if self.memory.cache == "released":
             self.vllm.wake("kv_cache")

@@ -24,8 +24,9 @@ class Expected:
     aliases: frozenset[str]
 
     @classmethod
-    def of(cls, model: nn.Module) -> Expected:
-        shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    def of(cls, model: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> Expected:
+        """Of a model and all that its learner would send: where it is spread over ranks, it does not know its own shapes."""
+        shapes = {name: tensor.shape for name, tensor in weights}
         every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
         return cls(shapes, frozenset(every - shapes.keys()))
 

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastgrpo.errors import InputError, SetupError
+from fastgrpo.rollout import Weights
 from fastgrpo.rollout.choice import choose_tokens, uniform_numbers
 from fastgrpo.rollout.process_state import contained, prepare_environment, require_version
 from fastgrpo.rollout.push import Expected, Stream
@@ -30,18 +31,17 @@ LOAD_FORMAT = "fastgrpo"
 
 
 class InProcessVllm:
-    """One LLM on the learner's device. Raises SetupError without a usable vLLM.
+    """One LLM on the learner's device, on the memory of `model` or copies of what `learned` gives. Raises SetupError without a usable vLLM.
 
     `weights` is "shared" or "push", `why` the reason; the KV cache holds `cache_tokens`, and in the last draw `preemptions` times a
     response lost its place in it and was computed again.
     """
 
-    def __init__(self, model: nn.Module, tokenizer, eos_ids: Sequence[int], settings: VllmSettings, named_weights: Callable):
-        self.model, self.tokenizer, self.eos_ids, self.settings = model, tokenizer, list(eos_ids), settings
-        self.known, self.expected, self.named_weights = len(tokenizer), Expected.of(model), named_weights
-        self.on_gpu, self.preemptions = model.device.type == "cuda", 0
+    def __init__(self, model: nn.Module, learned: Weights, tokenizer, eos_ids: Sequence[int], settings: VllmSettings):
+        self.model, self.learned, self.tokenizer, self.eos_ids, self.settings = model, learned, tokenizer, list(eos_ids), settings
+        self.known, self.expected = len(tokenizer), Expected.of(model, learned())
+        self.on_gpu, self.preemptions, self.group_is_ours = model.device.type == "cuda", 0, dist.is_initialized()
         self.beat = time.monotonic()  # when the engine last came back: who waits for it can tell slow from stuck
-        self.group_is_ours = dist.is_initialized()
         prepare_environment()
         with contained():
             require_version()
@@ -178,7 +178,7 @@ class InProcessVllm:
         if self.weights == "shared":
             self._share_or_say_why(lambda: become_views(model, self.model))
         if self.weights == "push":
-            model.load_weights(iter(Stream(self.named_weights(), self.expected)))
+            model.load_weights(iter(Stream(self.learned(), self.expected)))
 
     def _share_or_say_why(self, attempt: Callable[[], object]) -> None:
         try:

@@ -151,7 +151,7 @@ def check_logprobs(path, zero, dtype, packs, rank):
 def check_push(path, zero, dtype):
     """All weights, once, whole, by the model's own names, in several buckets."""
     plain = fresh(path, dtype)
-    expected, one = Expected.of(plain), learner(path, zero, dtype)
+    expected, one = Expected.of(plain, plain.named_parameters()), learner(path, zero, dtype)
     adapter.GATHERED = 30_000
     wanted = dict(plain.named_parameters())
     stream = Stream(one.named_weights(), expected)

@@ -1,27 +1,31 @@
 """DeepSpeed's learner against the naive formula, in bfloat16, and what it does beside computing: in processes of its own, over gloo."""
 
-import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from optional import requires
 from rollout.colocation import requires_vllm
 
+from fastgrpo.config import load_config
 from fastgrpo.config_sections import LearnerConfig
 from fastgrpo.errors import InputError
 from fastgrpo.learner.recompute import recompute_activations
 from fastgrpo.learner.zero_config import zero_config
 from fastgrpo.model import load_model
+from fastgrpo.plan.algebra import batch_of
+from fastgrpo.plan.assumptions import assumptions_for, values
+from fastgrpo.plan.memory import memory, total
+from fastgrpo.plan.shapes import shape_of
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-wanted = bool(os.environ.get("FASTGRPO_REQUIRE_DEEPSPEED"))  # where set, these tests must run
-missing = importlib.util.find_spec("deepspeed") is None and not wanted
-requires_deepspeed = pytest.mark.skipif(missing, reason="deepspeed is not installed: make install")
+requires_deepspeed = requires("deepspeed")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +84,13 @@ def test_the_real_engine_has_the_weights_of_every_update(zero, weights):
 
 
 @requires_deepspeed
+@requires_vllm
+@pytest.mark.slow  # 15 s: three engines are built
+def test_an_engine_that_failed_is_built_again_from_spread_weights():
+    assert "all checked" in start(1, "rebuild_program.py").stdout
+
+
+@requires_deepspeed
 @pytest.mark.slow  # 15 s
 def test_bfloat16_adds_up_gradients_and_small_updates_in_float32(tiny_model_dir, tmp_path):
     start(2, "precision_program.py", tiny_model_dir, tmp_path / "found.json")
@@ -92,18 +103,59 @@ def test_bfloat16_adds_up_gradients_and_small_updates_in_float32(tiny_model_dir,
         assert abs(of["moved"] - 1) < 1e-3 and of["off"] < 1e-3
 
 
+@pytest.fixture(scope="module")
+def wide_model_dir(tmp_path_factory) -> tuple[Path, int]:
+    """A model in bfloat16 that outweighs what DeepSpeed holds beside it; and its number of parameters."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    directory = tmp_path_factory.mktemp("wide_model")
+    config = Qwen2Config(
+        vocab_size=1000, hidden_size=512, intermediate_size=2048, num_hidden_layers=6, num_attention_heads=8, num_key_value_heads=2,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        model = Qwen2ForCausalLM(config).bfloat16()
+    model.save_pretrained(directory)
+    return directory, sum(parameter.numel() for parameter in model.parameters())
+
+
+LEARNERS = re.compile("weights|fp32 masters|Adam|gradients|bucket")
+
+
+def planned_bytes(directory: Path, zero: int) -> dict[str, float]:
+    """Bytes of the learner's own rows of the plan on two ranks, whose buckets are those of the program."""
+    assume = values(assumptions_for("a100-80g", ["reduce_bucket=1e6"], 2))
+    given = [f"model={directory}", "dtype=bfloat16", "learner.engine=deepspeed", f"learner.zero={zero}"]
+    config = load_config("tiny", given).config
+    rows = [row for row in memory(shape_of(str(directory), {})[0], config, batch_of(config, 2, assume), assume) if LEARNERS.match(row.name)]
+    sums = total(rows)
+    return {"kept": sums["generate"], "passes": max(sums["forward"], sums["backward"]), "update": sums["update"]}
+
+
+@requires_deepspeed
+@pytest.mark.slow  # 20 s
+def test_two_ranks_need_the_memory_of_the_plan_and_hold_no_copy_of_the_model_before_it_is_spread(wide_model_dir, tmp_path):
+    directory, parameters = wide_model_dir
+    start(2, "memory_program.py", directory, tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["loading"] < parameters  # a copy in bfloat16 takes twice as much
+    for zero in (1, 2, 3):
+        for moment, size in planned_bytes(directory, zero).items():
+            assert size == pytest.approx(found[f"zero {zero}, {moment}"], rel=0.02), (zero, moment)
+
+
 @pytest.mark.parametrize(
     ("settings", "dtype", "message"),
     [
-        ({"zero": 1}, torch.float64, "float32 or bfloat16, not in torch.float64: use learner.engine=native"),
-        ({"zero": 0}, torch.bfloat16, "use learner.zero=1, or learner.engine=native"),
-        ({"zero": 0, "offload": "optimizer"}, torch.float32, "learner.offload=optimizer needs learner.zero of at least 1"),
-        ({"zero": 2, "offload": "all"}, torch.bfloat16, "needs learner.zero=3; zero is 2"),
+        ({"zero": 1}, torch.float64, "float32 or bfloat16, not in float64: set dtype, or learner.engine=native"),
+        ({"zero": 0}, torch.bfloat16, "set learner.zero=1, or learner.engine=native"),
+        ({"zero": 0, "offload": "optimizer"}, torch.float32, "learner.offload=optimizer needs learner.zero of 1 to 3, and zero is 0"),
+        ({"zero": 2, "offload": "all"}, torch.bfloat16, "needs learner.zero=3, and zero is 2"),
     ],
 )
 def test_settings_that_deepspeed_does_not_compute_exactly_are_refused(settings, dtype, message):
     with pytest.raises(InputError, match=message):
-        zero_config(LearnerConfig(engine="deepspeed", **settings), dtype, 1.0)
+        zero_config(LearnerConfig(**settings), dtype, 1.0)
 
 
 def test_recomputed_layers_run_twice_and_keep_dropout_off(tiny_model_dir):

@@ -1,11 +1,8 @@
 """What the tests of the colocated engine share: tiny models that vLLM's CPU attention takes, prompts longer than a block of its cache."""
 
-import importlib.util
-import os
-
-import pytest
 import torch
 from conftest import byte_tokenizer
+from optional import requires
 
 from fastgrpo.attention import ATTENTION, register_attention
 from fastgrpo.config import LossConfig
@@ -14,8 +11,7 @@ from fastgrpo.model import prepare
 from fastgrpo.packing import pack
 from fastgrpo.types import Prompt, Sampling, TrainingSequence
 
-missing = importlib.util.find_spec("vllm") is None and not os.environ.get("FASTGRPO_REQUIRE_VLLM")  # where set, its tests must run
-requires_vllm = pytest.mark.skipif(missing, reason="vllm is not installed: make install")
+requires_vllm = requires("vllm")
 
 CONTEXT = 512
 LONG = Prompt("long", tuple(7 * i % 250 for i in range(300)), "1")  # two whole blocks of 128 tokens, and a part of one

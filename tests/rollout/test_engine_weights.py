@@ -79,7 +79,7 @@ def test_what_cannot_be_shared_is_named():
 
 def test_a_stream_of_weights_is_counted_and_checked():
     model = tiny_model("qwen tied")
-    expected, items = Expected.of(model), list(model.named_parameters())
+    expected, items = Expected.of(model, model.named_parameters()), list(model.named_parameters())
     stream = Stream(model.state_dict().items(), expected)  # with the second name of the tied head
     assert [name for name, _ in stream] == [name for name, _ in items]
     assert stream.bytes == sum(parameter.nbytes for parameter in model.parameters())
