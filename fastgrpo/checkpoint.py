@@ -68,6 +68,7 @@ class Checkpoints:
                 raise failure
         if self.ranks.first:
             self._publish(final, progress)
+        self.ranks.gather(None)  # none ends the run before it is there
         self.seconds = time.monotonic() - started
         return final
 

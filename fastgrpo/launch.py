@@ -100,6 +100,8 @@ def _run(
         progress = found.progress if found else Progress()
         if found is not None:
             observer.phase("restoring")
+            if not found.checkpoint.is_dir():
+                raise InputError(f"rank {ranks.rank} cannot see {found.checkpoint}: to resume, all machines need the same disk")
             saved = SavedState(found.checkpoint / "trainer")
             restore_random_state(saved, ranks)
             learner.load_state(saved.trained(), progress.updates)

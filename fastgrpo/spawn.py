@@ -1,7 +1,11 @@
-"""`--gpus N` and `--nodes M`: the ranks of this machine, started as processes and watched. The first to fail ends all, and is heard of."""
+"""`--gpus N` and `--nodes M`: the ranks of this machine, started as processes and watched. The first to fail ends all, and is heard of.
+
+Signals to stop are passed on to the ranks, which save together; they end with the launcher, however it ends.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -11,13 +15,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastgrpo.errors import Preempted
 from fastgrpo.nodes import Nodes
 from fastgrpo.ranks import LOST, PHASE_FILE, require_gpus
+from fastgrpo.stop import SIGNALS
 from fastgrpo.wire import Failure
 
 KILL_AFTER = 5.0  # seconds that a rank has to end by itself
 ALSO_FAILING = 2.0  # seconds in which the cause may still overtake a rank that only lost the others: a long traceback takes its time
 ELSEWHERE = ALSO_FAILING + KILL_AFTER + 3.0  # and in which another node will have told the cause
+PR_SET_PDEATHSIG = 1  # of Linux: which signal a process gets when the one that started it is gone
 
 
 def run_ranks(count: int, arguments: Sequence[str], nodes: Nodes | None = None) -> int:
@@ -45,19 +52,27 @@ def _run(numbers: range, arguments: Sequence[str], shared: dict[str, str], folde
     """Starts these ranks and sees them end; the cause where they did not end well."""
     threads = max(1, (os.cpu_count() or 1) // len(numbers))
     ranks: dict[int, subprocess.Popen] = {}
+
+    def pass_on(number: int, frame) -> None:
+        for process in ranks.values():
+            process.send_signal(number)
+
+    earlier = {number: signal.signal(number, pass_on) for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
     try:
         for local, rank in enumerate(numbers):
             own = {"RANK": str(rank), "LOCAL_RANK": str(local), PHASE_FILE: str(folder / f"phase_{rank}")}
             environment = {"OMP_NUM_THREADS": str(threads)} | os.environ | shared | own
             with (folder / f"errors_{rank}").open("w") as errors:
                 output = None if rank == 0 else subprocess.DEVNULL
-                ranks[rank] = subprocess.Popen(
-                    [sys.executable, "-m", "fastgrpo", *arguments], env=environment, stdout=output, stderr=errors
-                )
+                alone = {"start_new_session": True, "preexec_fn": _end_with_launcher}  # Ctrl-C reaches them once, from here
+                command = [sys.executable, "-m", "fastgrpo", *arguments]
+                ranks[rank] = subprocess.Popen(command, env=environment, stdout=output, stderr=errors, **alone)
         elsewhere = _watch(ranks.values(), nodes)
         failed = {rank: process.poll() for rank, process in ranks.items() if process.poll()}
     finally:
         _end(ranks.values())
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
     if elsewhere is not None:
         phases = ", ".join(f"rank {rank}{_phase(folder, rank) or ' between phases'}" for rank in numbers)
         return Failure(elsewhere.code, f"{elsewhere.text}\nfastgrpo: stopped here: {phases}")
@@ -95,6 +110,11 @@ def _end(ranks: Sequence[subprocess.Popen]) -> None:
             rank.wait()
 
 
+def _end_with_launcher() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _phase(folder: Path, rank: int) -> str:
     """Where the rank was last, as it left it written; nothing before its first phase, and between two."""
     file = folder / f"phase_{rank}"
@@ -103,5 +123,7 @@ def _phase(folder: Path, rank: int) -> str:
 
 
 def _told(rank: int, code: int, said: str, phase: str) -> Failure:
+    if code == Preempted.exit_code:
+        return Failure(code, said)
     how = f"was killed by {signal.Signals(-code).name}{phase}" if code < 0 else f"ended with exit code {code}"
     return Failure(max(code, 1), f"{said}\nfastgrpo: rank {rank} {how}; the others were stopped".strip())

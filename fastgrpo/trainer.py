@@ -65,9 +65,10 @@ def train(config: Config, parts: Parts, run: Run, progress: Progress) -> dict:
             learn_step(progress.step + 1, config, parts, run, progress)
             parts.engine.update_weights(parts.learner.named_weights())
             evaluate_and_save_when_due(config, parts, run, progress)
-    except Preempted:
+    except Preempted as reason:
         save(parts, run, progress)
-        raise
+        saved = f"{reason}: saved after step {progress.step}; go on with --resume {run.directory}"
+        raise Preempted(saved) from reason
     before, after = (restored(progress.evaluations.get(name, {})) for name in ("first", "last"))
     return summary(before, after, config.steps, progress.seconds + run.stop.elapsed())
 
