@@ -219,7 +219,7 @@ def settings(*overrides):
 
 def pack_updates(groups, step, config):
     """The packs of each update, on one rank."""
-    return [own_share(part, config, Cost(1, 0), Ranks())[0] for part in cut_updates(groups, step, config)]
+    return [own_share(part, config, Cost(1, 0), Ranks(), 10**6)[0] for part in cut_updates(groups, step, config)]
 
 
 def test_silent_groups_are_dropped_and_the_divisor_stays():
