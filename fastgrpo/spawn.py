@@ -41,7 +41,8 @@ def run_ranks(count: int, arguments: Sequence[str]) -> int:
         if not failures:
             return 0
         said = {rank: errors[rank].read_text(errors="replace") for rank in failures}
-        failed = min(failures, key=lambda rank: (LOST in said[rank], rank))  # who only lost the others is not the cause
+        # Who only lost the others is not the cause, and who crashed less likely so than who was killed, or says what is wrong.
+        failed = min(failures, key=lambda rank: (LOST in said[rank], ranks[rank].returncode == 1, rank))
         code = ranks[failed].returncode
         print(_told(failed, code, said[failed]), file=sys.stderr)
         return code if code > 0 else 1
