@@ -15,6 +15,7 @@ from fastgrpo.errors import InputError, SetupError
 from fastgrpo.faults import fault
 from fastgrpo.lines import Lines, cut_lines
 from fastgrpo.lock import Lock
+from fastgrpo.manifest import rights_of_files
 from fastgrpo.predictions import write_predictions
 from fastgrpo.ranks import Ranks
 from fastgrpo.stop import Stop
@@ -176,6 +177,7 @@ class Run:
         path = self.directory / "dumps" / f"{name}-rank_{self.ranks.rank}.safetensors"
         path.parent.mkdir(exist_ok=True)
         save_file({f"{number}/{field}": tensor for number, batch in enumerate(packs) for field, tensor in batch.tensors().items()}, path)
+        path.chmod(rights_of_files())
         return path
 
     def write_predictions(self, step: int, predictions: Mapping[str, Sequence[Prediction]]) -> None:
