@@ -104,7 +104,8 @@ def engine_report(step: int, experience: Experience, config: Config, parts: Part
     if config.rollout.engine == "native":
         return {}
     mine = ranks.share(experience.groups)
-    found = parity(parts.learner.logprobs, spread([group.prompt for group in mine], [group.rollouts for group in mine]))
+    pairs = spread([group.prompt for group in mine], [group.rollouts for group in mine])
+    found = parity(parts.learner.logprobs, pairs, config.tokens_per_pack)
     for of_rank in ranks.gather(found):
         require_parity(step, config.dtype, of_rank)
     return {"rollout_engine": parts.engine.metrics(), "parity": asdict(found)}

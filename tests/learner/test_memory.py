@@ -98,3 +98,12 @@ def test_a_run_goes_on_with_smaller_packs_and_learns_the_same(tmp_path, tiny_mod
     assert "step 1: " in note and f"tokens_per_pack is {budget} instead of 16384" in note
     one, other = final_weights(plain), final_weights(short)
     assert all(torch.allclose(one[name], other[name], rtol=1e-9, atol=1e-12) for name in one)
+
+
+def test_a_resumed_run_keeps_the_smaller_budget_until_another_is_given(tmp_path, tiny_model_dir, letter_problems, easy_reward, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "memory@80:0:oom")
+    run(tmp_path, tiny_model_dir, letter_problems, "steps=1")
+    monkeypatch.delenv(VARIABLE)
+    for settings, packs in ((["steps=2"], 2), (["steps=3", "tokens_per_pack=8000"], 1)):
+        _, rows, _ = run(tmp_path, tiny_model_dir, letter_problems, *settings, resume="auto")
+        assert all((update["packs"] > 1) == (packs > 1) for update in rows[-1]["updates"])
