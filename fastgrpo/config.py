@@ -62,6 +62,13 @@ class Config(BaseModel):
     checkpoint: CheckpointConfig = CheckpointConfig()
     health: HealthConfig = HealthConfig()
 
+    @field_validator("run_dir")
+    @classmethod
+    def _stays_below(cls, run_dir: str) -> str:
+        if ".." in Path(run_dir).parts:
+            raise ValueError("it must not lead upwards with `..`; give a path below this directory, or an absolute one")
+        return run_dir
+
     @field_validator("updates_per_rollout")
     @classmethod
     def _splits_the_responses(cls, updates: int, info: ValidationInfo) -> int:

@@ -1,8 +1,8 @@
 """Named points where tests inject faults: FASTGRPO_FAULTS="point@step:rank:action[,...]", read only when a point is passed.
 
 Points: sample, grade, learn, save, evaluate; write, a boundary between two writes of a checkpoint, whose step counts them; metrics and
-rollouts, a write of these. Actions: raise, kill, hang, slow, nan, stop (SIGTERM to itself), full (the disk is). `*` matches any step or
-rank.
+rollouts, a write of these; memory, a pass of the learner, whose step is the most tokens that fit. Actions: raise, kill, hang, slow, nan,
+stop (SIGTERM to itself), full (the disk is), and for memory oom. `*` matches any step or rank.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ import os
 import re
 import signal
 import time
+from collections.abc import Iterator
 
 VARIABLE = "FASTGRPO_FAULTS"
-PLAN = re.compile(r"(sample|grade|learn|save|evaluate|write|metrics|rollouts)@(\d+|\*):(\d+|\*):(raise|kill|hang|slow|nan|stop|full)")
+PLAN = re.compile(
+    r"(?:(sample|grade|learn|save|evaluate|write|metrics|rollouts)@(\d+|\*):(\d+|\*):(raise|kill|hang|slow|nan|stop|full))"
+    r"|(?:(memory)@(\d+):(\d+|\*):(oom))"
+)
 SLOW = 8.0  # seconds
 
 
@@ -24,18 +28,31 @@ class InjectedFault(RuntimeError):
 
 def fault(point: str, step: int) -> bool:
     """Carries out the action planned for this point, if any; True for `nan`, which the caller puts into its numbers."""
+    for planned_step, action, plan in _planned(point):
+        if planned_step in (str(step), "*"):
+            return _act(action, plan)
+    return False
+
+
+def require_memory(tokens: int) -> None:
+    """At the end of a pass, when all that it makes is there. Raises torch.OutOfMemoryError where so many tokens are not to fit."""
+    for most, _, plan in _planned("memory"):
+        if tokens > int(most):
+            import torch
+
+            raise torch.OutOfMemoryError(plan)
+
+
+def _planned(point: str) -> Iterator[tuple[str, str, str]]:
+    """(step, action, the plan's text) of this rank's plans for a point."""
     plans = os.environ.get(VARIABLE)
-    if not plans:
-        return False
-    rank = os.environ.get("RANK", "0")
-    for plan in plans.split(","):
+    for plan in plans.split(",") if plans else ():
         match = PLAN.fullmatch(plan)
         if match is None:
             raise ValueError(f"{VARIABLE}: {plan!r} is not of the form {PLAN.pattern}")
-        planned_point, planned_step, planned_rank, action = match.groups()
-        if planned_point == point and planned_step in (str(step), "*") and planned_rank in (rank, "*"):
-            return _act(action, plan)
-    return False
+        planned_point, step, rank, action = filter(None, match.groups())
+        if planned_point == point and rank in (os.environ.get("RANK", "0"), "*"):
+            yield step, action, plan
 
 
 def _act(action: str, plan: str) -> bool:

@@ -14,9 +14,9 @@ CHUNK = 1 << 22
 
 def seal(directory: Path) -> None:
     """Flushes every file below `directory` to the disk, and writes its manifest. Files get the rights that the user's umask leaves."""
-    files, rights = _files(directory), 0o666 & ~_umask()
+    files, rights = _files(directory), rights_of_files()
     for name in files:
-        (directory / name).chmod(rights)  # safetensors gives them to the owner alone
+        (directory / name).chmod(rights)  # safetensors gives files to the owner alone
     with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock
         hashes = list(pool.map(lambda name: sha256(directory / name, flush=True), files))
     sizes = [(directory / name).stat().st_size for name in files]
@@ -67,10 +67,11 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def _umask() -> int:
+def rights_of_files() -> int:
+    """What the user's umask leaves."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    return 0o666 & ~mask
 
 
 def _files(directory: Path) -> list[str]:

@@ -30,9 +30,9 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path)
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:
-        raise InputError(f"model={path}: no tokenizer could be loaded from it ({first_line(error)})") from error
+        raise InputError(f"model={path}: no tokenizer could be loaded from it ({_reason(error)})") from error
 
 
 def load_model(path: str, dtype: str, attention: str = "auto", say: Callable[[str], None] = lambda line: None) -> PreTrainedModel:
@@ -47,9 +47,10 @@ def load_model(path: str, dtype: str, attention: str = "auto", say: Callable[[st
     if Path(path).exists() and not (Path(path) / "config.json").exists():
         raise InputError(f"model={path} is not a model: a Hugging Face model directory holds config.json, weights and a tokenizer")
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=DTYPES[dtype], attn_implementation=ATTENTION)
+        closed = {"trust_remote_code": False, "use_safetensors": True}  # nothing that comes with a model is ever run
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=DTYPES[dtype], attn_implementation=ATTENTION, **closed)
     except Exception as error:
-        raise InputError(f"model={path} could not be loaded as a causal language model: {first_line(error)}") from error
+        raise InputError(f"model={path} could not be loaded as a causal language model: {_reason(error)}") from error
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     choice = choose(attention, this_machine(model.device), model.dtype, head_dim(model))
     model.set_attn_implementation(choice.implementation)
@@ -120,5 +121,7 @@ def model_logprobs(model: nn.Module, batch: PackedBatch, temperature: float) -> 
     return logprobs
 
 
-def first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return "it needs Python code of its own, which is never run here; take a model of an architecture that transformers has"
     return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -8,12 +8,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from fastgrpo.errors import InputError, SetupError
+from fastgrpo.hub import offline_without_hub
 from fastgrpo.pretrain import base_model_directory
 
 BUILTIN_MODEL = "builtin:base"
-MODEL_FILES = {"config.json": ["config.json"], "weights": ["*.safetensors", "*.bin"], "a tokenizer": ["tokenizer*", "vocab*"]}
+MODEL_FILES = {"config.json": ["config.json"], "weights": ["*.safetensors"], "a tokenizer": ["tokenizer*", "vocab*"]}
+PICKLED = ("*.bin", "*.pt", "*.pth")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -32,6 +35,8 @@ def find_subject(given: str, step: str) -> Subject:
     Raises InputError for what is none of them, and for a checkpoint that does not exist.
     """
     if given.startswith(("http://", "https://")):
+        if urlsplit(given).username is not None or urlsplit(given).password is not None:
+            raise InputError("a server's URL cannot hold a name or password: put its key into the environment variable OPENAI_API_KEY")
         if step:
             raise InputError(f"--step {step} needs a run directory, and {given} is a server, which knows one model")
         return Subject(url=given)
@@ -80,8 +85,17 @@ def require_model(model: str) -> None:
     elif model.startswith("builtin:"):
         raise InputError(f"model={model} does not exist; {allowed}")
     elif Path(model).exists():
+        pickled = [path.name for pattern in PICKLED for path in Path(model).glob(pattern)]
+        if pickled and not any(Path(model).glob("*.safetensors")):
+            raise InputError(
+                f"model={model} holds its weights only as {pickled[0]}, a format that can run code when it is read; where you trust it, "
+                f'convert it once: python -c "from transformers import AutoModelForCausalLM as M; '
+                f"M.from_pretrained('{model}', dtype='auto').save_pretrained('{model}')\""
+            )
         missing = [part for part, patterns in MODEL_FILES.items() if not any(any(Path(model).glob(pattern)) for pattern in patterns)]
         if missing:
             raise InputError(f"model={model} is not a Hugging Face model directory: it lacks {', '.join(missing)}; {allowed}")
     elif not HUB_ID.fullmatch(model):
         raise InputError(f"model={model}: no such directory; {allowed}")
+    else:
+        offline_without_hub()

@@ -6,6 +6,7 @@ bounds memory and speed, and cannot change a result.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -49,3 +50,22 @@ def pack_one(sequences: Sequence[TrainingSequence], dtype: torch.dtype = torch.f
         scale=torch.tensor(scale, dtype=dtype),
         sampler_logprobs=torch.tensor(sampler_logprobs, dtype=dtype),
     )
+
+
+def split(batch: PackedBatch) -> tuple[PackedBatch, PackedBatch]:
+    """Two packs of about equally many tokens with the same sequences in the same order, each with its complete factor still.
+
+    Raises ValueError for a pack of one sequence.
+    """
+    bounds = batch.cu_seqlens.tolist()
+    if len(bounds) < 3:
+        raise ValueError("split: a pack of one sequence has no parts")
+    middle = min(range(1, len(bounds) - 1), key=lambda place: abs(2 * bounds[place] - bounds[-1]))
+    return _part(batch, bounds[: middle + 1]), _part(batch, bounds[middle:])
+
+
+def _part(batch: PackedBatch, bounds: list[int]) -> PackedBatch:
+    """The sequences between some successive ones of a pack's cu_seqlens."""
+    rows = {name: tensor[bounds[0] : bounds[-1]] for name, tensor in batch.tensors().items()}
+    rows["cu_seqlens"] = torch.tensor(bounds, dtype=torch.int32) - bounds[0]
+    return dataclasses.replace(batch, **rows, max_seqlen=int(rows["cu_seqlens"].diff().max()))

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 class Progress:
     """`step` rollout batches were learned from, in `updates` optimizer updates; `evaluated` is the last step with an evaluation.
 
-    `best` is (step, metric); `rows` counts lines of metrics.jsonl; `seconds` were spent by earlier processes; `evaluations` are the
-    first and the latest, by "first" and "last"; the others count what the health of a run depends on, in a row.
+    `best` is (step, metric); `rows` counts lines of metrics.jsonl; `seconds` were spent by earlier processes; `tokens_per_pack` is what
+    fitted into memory, where the configured budget did not; `evaluations` are the first and the latest, by "first" and "last"; the
+    others count what the health of a run depends on, in a row.
     """
 
     step: int = 0
@@ -29,6 +30,10 @@ class Progress:
     skipped_updates: int = 0
     tokens_per_pack: int | None = None
     evaluations: dict = field(default_factory=dict)
+
+    def budget(self, tokens_per_pack: int) -> int:
+        """Tokens of a pass: as configured, or fewer where those did not fit into memory."""
+        return min(tokens_per_pack, self.tokens_per_pack or tokens_per_pack)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1)

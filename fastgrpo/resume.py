@@ -93,6 +93,8 @@ def require_same_run(found: Resume, config: Config, allowed: bool, say: Callable
         )
     for line in lines.values():
         say(f"changed since {found.checkpoint.name}: {line}")
+    if "tokens_per_pack" in changes:
+        found.progress.tokens_per_pack = None  # what did not fit before may fit now
     if config.steps < found.progress.step:
         raise InputError(f"steps={config.steps}, but {found.run} has already done {found.progress.step}")
 

@@ -17,6 +17,7 @@ from fastgrpo.errors import FastgrpoError, InputError, SetupError
 from fastgrpo.faults import fault
 from fastgrpo.lines import Lines, cut_lines
 from fastgrpo.lock import Lock
+from fastgrpo.manifest import rights_of_files
 from fastgrpo.memory import memory_line
 from fastgrpo.predictions import write_predictions
 from fastgrpo.ranks import Ranks
@@ -184,6 +185,7 @@ class Run:
         path = self.directory / "dumps" / f"{name}-rank_{self.ranks.rank}.safetensors"
         path.parent.mkdir(exist_ok=True)
         save_file({f"{number}/{field}": tensor for number, batch in enumerate(packs) for field, tensor in batch.tensors().items()}, path)
+        path.chmod(rights_of_files())
         return path
 
     def write_predictions(self, step: int, predictions: Mapping[str, Sequence[Prediction]]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastgrpo.errors import InputError
+from fastgrpo.hub import offline_without_hub
 
 if TYPE_CHECKING:
     import pyarrow
@@ -62,6 +63,7 @@ def read_rows(source: str) -> Rows:
 def read_hub(name: str, config: str | None, split: str) -> Rows:
     """The rows of a split on the Hub; `config` None is a set without configurations. Raises InputError where it cannot be loaded."""
     source = f"{name}{'' if config is None else f':{config}'}@{split}"
+    offline_without_hub()
     return _of_dataset(source, lambda datasets: datasets.load_dataset(name, config, split=split))
 
 

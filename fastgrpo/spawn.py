@@ -79,7 +79,8 @@ def _run(numbers: range, arguments: Sequence[str], shared: dict[str, str], folde
     if not failed:
         return None
     said = {rank: (folder / f"errors_{rank}").read_text(errors="replace").strip() for rank in failed}
-    cause = min(failed, key=lambda rank: (LOST in said[rank], rank))  # who only lost the others is not the cause
+    # Who only lost the others is not the cause, and who crashed less likely so than who was killed, or says what is wrong.
+    cause = min(failed, key=lambda rank: (LOST in said[rank], failed[rank] == 1, rank))
     return nodes.cause(_told(cause, failed[cause], said[cause], _phase(folder, cause)), ELSEWHERE)
 
 

@@ -16,15 +16,15 @@ from fastgrpo.errors import HealthError, NotFinite, Preempted
 from fastgrpo.evaluate import chosen_metric, evaluate_ways, restored, summary
 from fastgrpo.experience import Experience, collect
 from fastgrpo.faults import fault
+from fastgrpo.learner.memory import logprobs_in_parts
 from fastgrpo.metrics import experience_metrics, merge, update_metrics
-from fastgrpo.model import model_logprobs
 from fastgrpo.progress import Progress
 from fastgrpo.rollout.parity import parity, require_parity, spread
 from fastgrpo.types import GRADE_STATUSES, PackedBatch, Prompt, Sampling
 from fastgrpo.updates import cut_updates, own_share
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from fastgrpo.balance import Cost
     from fastgrpo.config import Config
@@ -85,10 +85,12 @@ def learn_step(step: int, config: Config, parts: Parts, run: Run, progress: Prog
     }
     check_grading(experience, step, run, progress)
     with run.phase("learn"):
-        shares = [own_share(part, config, parts.cost, run.ranks) for part in cut_updates(experience.groups, step, config)]
+        budget = progress.budget(config.tokens_per_pack)
+        shares = [own_share(part, config, parts.cost, run.ranks, budget) for part in cut_updates(experience.groups, step, config)]
         updates = with_other_logprobs([packs for packs, _ in shares], config, parts)
         learned = [update(packs, step, config, parts, run, progress) for packs in updates]
         learned = [report | layout for report, (_, layout) in zip(learned, shares, strict=True)]
+        report |= lower_budget(step, budget, parts, run, progress)
     progress.step = step
     run.log_row(report | {"updates": learned})
     check_signal(experience, step, config, run, progress)
@@ -103,7 +105,8 @@ def engine_report(step: int, experience: Experience, config: Config, parts: Part
     if config.rollout.engine == "native":
         return {}
     mine = ranks.share(experience.groups)
-    found = parity(parts.learner.logprobs, spread([group.prompt for group in mine], [group.rollouts for group in mine]))
+    pairs = spread([group.prompt for group in mine], [group.rollouts for group in mine])
+    found = parity(parts.learner.logprobs, pairs, config.tokens_per_pack)
     for of_rank in ranks.gather(found):
         require_parity(step, config.dtype, of_rank)
     return {"rollout_engine": parts.engine.metrics(), "parity": asdict(found)}
@@ -119,9 +122,27 @@ def with_other_logprobs(updates: list[list[PackedBatch]], config: Config, parts:
             old = parts.learner.logprobs(packs)
             packs = [batch.with_logprobs(old_logprobs=logprobs) for batch, logprobs in zip(packs, old, strict=True)]
         if parts.reference is not None:
-            packs = [batch.with_logprobs(ref_logprobs=model_logprobs(parts.reference, batch, config.temperature)) for batch in packs]
+            packs = [batch.with_logprobs(ref_logprobs=reference_logprobs(batch, config, parts)) for batch in packs]
         filled.append(packs)
     return filled
+
+
+def reference_logprobs(batch: PackedBatch, config: Config, parts: Parts) -> Tensor:
+    return logprobs_in_parts(parts.reference, batch, config.temperature, parts.learner.out_of_memory)
+
+
+def lower_budget(step: int, budget: int, parts: Parts, run: Run, progress: Progress) -> dict[str, int]:
+    """Where passes of this step did not fit into some rank's memory, later ones are smaller, on all ranks. The report of it."""
+    failed = [tokens for of_rank in run.ranks.gather(parts.learner.out_of_memory) for tokens in of_rank]
+    parts.learner.out_of_memory.clear()
+    if not failed:
+        return {}
+    progress.tokens_per_pack = max(1, min(budget, min(failed) // 2))
+    run.note(
+        f"step {step}: {len(failed)} passes, of {min(failed)} tokens and more, did not fit into memory and were made in parts, with the "
+        f"same result; from now on tokens_per_pack is {progress.tokens_per_pack} instead of {budget}"
+    )
+    return {"out_of_memory": len(failed), "tokens_per_pack": progress.tokens_per_pack}
 
 
 def update(packs: Sequence[PackedBatch], step: int, config: Config, parts: Parts, run: Run, progress: Progress) -> dict:

@@ -41,12 +41,14 @@ def cut_updates(groups: Sequence[ScoredGroup], step: int, config: Config) -> lis
     return updates
 
 
-def own_share(sequences: Sequence[TrainingSequence], config: Config, cost: Cost, ranks: Ranks) -> tuple[list[PackedBatch], dict]:
+def own_share(
+    sequences: Sequence[TrainingSequence], config: Config, cost: Cost, ranks: Ranks, tokens_per_pack: int
+) -> tuple[list[PackedBatch], dict]:
     """This rank's packs of an update, none of them empty, and how well the packs of all ranks are filled and balanced."""
     from fastgrpo.model import DTYPES
 
     dtype = DTYPES["float64" if config.dtype == "float64" else "float32"]  # of advantages and log-probs
     lengths = [len(sequence) for sequence in sequences]
-    schedule = schedule_packs(lengths, config.tokens_per_pack, ranks.size, cost)
+    schedule = schedule_packs(lengths, tokens_per_pack, ranks.size, cost)
     packs = [pack_one([sequences[index] for index in own], dtype) for own in schedule[ranks.rank] if own]
-    return packs, schedule_metrics(schedule, lengths, config.tokens_per_pack, cost)
+    return packs, schedule_metrics(schedule, lengths, tokens_per_pack, cost)

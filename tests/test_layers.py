@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    "errors types config config_sections config_errors settings_file faults ranks watchdog progress stop lock lines manifest memory",
+    "errors types config config_sections config_errors settings_file faults ranks watchdog progress stop lock lines manifest memory hub",
     "templates data sources problem_sets overlap arithmetic rewards accuracy published advantages balance packing loss metrics",
     "attention model rollout learner",
     "run trainer experience updates checkpoint saved_state resume evaluate predictions benchmark pretrain model_source engines "

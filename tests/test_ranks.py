@@ -215,6 +215,31 @@ def test_a_number_that_is_not_finite_on_one_rank_ends_all_with_4_and_changes_no_
     assert not (directory / "checkpoints" / "latest").exists()
 
 
+@pytest.mark.slow  # 25 s: two runs
+def test_a_rank_with_too_little_memory_splits_its_packs_and_all_lower_their_budget(train):
+    done, plain = train("plain", "--gpus", "2", "dtype=float64")
+    assert done.returncode == 0, done.stderr
+    done, short = train("short", "--gpus", "2", "dtype=float64", faults="memory@70:1:oom")
+    assert done.returncode == 0, done.stderr
+    assert rollouts(short) == rollouts(plain)
+    first, *later = [row for row in metrics(short) if "updates" in row]
+    assert first["out_of_memory"] > 0 and first["tokens_per_pack"] <= 70
+    assert not any("out_of_memory" in row for row in later)
+    assert all(update["packs"] > 1 for row in later for update in row["updates"])
+    one, other = weights(plain), weights(short)
+    assert all(torch.allclose(one[key], other[key], rtol=1e-9, atol=1e-12) for key in one)
+    assert f"tokens_per_pack is {first['tokens_per_pack']} instead of 200" in (short / "logs" / "rank_0.log").read_text()
+
+
+@requires_deepspeed
+@pytest.mark.slow  # 12 s
+def test_deepspeed_says_what_to_lower_where_a_pack_does_not_fit(train):
+    done, _ = train("run", "--gpus", "2", "learner.engine=deepspeed", faults="memory@70:1:oom")
+    assert done.returncode == 3, done.stderr
+    assert "DeepSpeed cannot take half a pass back: lower tokens_per_pack to" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_wrong_setting_is_told_once_and_before_any_rank_starts(train):
     done, directory = train("run", "--gpus", "2", "steps=0")
     assert done.returncode == 2

@@ -86,8 +86,12 @@ def test_the_ids_that_are_trained_on_are_those_that_were_sampled(engine, tokeniz
     assert len(lost) > 10  # or the tokenizer is no adversary
     grade, advantages = Grade(1.0, True, "ok"), (0.5, -0.5, 0.25, -0.25)
     groups = [ScoredGroup(p, group, (grade,) * 4, (1.0,) * 4, advantages) for p, group in zip(prompts, rollouts, strict=True)]
-    config = load_config("tiny", ["samples_per_prompt=4", "updates_per_rollout=2", "max_new_tokens=20", "tokens_per_pack=70"]).config
-    packs = [batch for part in cut_updates(groups, 1, config) for batch in own_share(part, config, Cost(1, 0), Ranks())[0]]
+    config = load_config("tiny", ["samples_per_prompt=4", "updates_per_rollout=2", "max_new_tokens=20"]).config
+    packs = [
+        batch
+        for part in cut_updates(groups, 1, config)
+        for batch in own_share(part, config, Cost(1, 0), Ranks(), config.tokens_per_pack)[0]
+    ]
     want = [(prompt.token_ids, rollout.token_ids) for prompt, group in zip(prompts, rollouts, strict=True) for rollout in group]
     assert sorted(sequences_of(packs)) == sorted(want)
     for batch in packs:  # and the model gives these ids the log-probs that the sampler had

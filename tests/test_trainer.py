@@ -70,10 +70,10 @@ def easy_reward(monkeypatch):
     monkeypatch.setattr("fastgrpo.rewards.Grader.submit", submit)
 
 
-def run(tmp_path, model, problems, *overrides, name="run"):
+def run(tmp_path, model, problems, *overrides, name="run", resume="never"):
     directory = tmp_path / name
     settings = [*SMALL, f"model={model}", f"data.train={problems}", "data.eval=[]", f"run_dir={directory}", *overrides]
-    summary, _ = launch(load_config("tiny", settings), Silent())
+    summary, _ = launch(load_config("tiny", settings), Silent(), resume)
     rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     return summary, [row for row in rows if "updates" in row], directory
 
@@ -219,7 +219,7 @@ def settings(*overrides):
 
 def pack_updates(groups, step, config):
     """The packs of each update, on one rank."""
-    return [own_share(part, config, Cost(1, 0), Ranks())[0] for part in cut_updates(groups, step, config)]
+    return [own_share(part, config, Cost(1, 0), Ranks(), 10**6)[0] for part in cut_updates(groups, step, config)]
 
 
 def test_silent_groups_are_dropped_and_the_divisor_stays():

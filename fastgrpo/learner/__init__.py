@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 class Learner(Protocol):
     """Owns the trained weights and their optimizer. With several ranks, each gives its own packs, and all make the same calls.
 
-    `updates` counts the optimizer updates so far.
+    `updates` counts the optimizer updates so far. `out_of_memory` are the tokens of passes that did not fit into memory and were made
+    in parts, since someone last emptied it.
     """
 
     updates: int
+    out_of_memory: list[int]
 
     def logprobs(self, packs: Sequence[PackedBatch]) -> list[Tensor]:
         """Log-probs (T,) in nats of each pack's targets under the current policy, 0 outside the loss mask; no gradient."""

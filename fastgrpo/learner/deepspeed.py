@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from fastgrpo.errors import NotFinite, SetupError
 from fastgrpo.learner.layout import in_engine_order
 from fastgrpo.learner.lora import Weight, plain_weights
+from fastgrpo.learner.memory import whole_or_not_at_all
 from fastgrpo.learner.native import adamw
 from fastgrpo.learner.passes import with_blanks
 from fastgrpo.learner.recompute import recompute_activations
@@ -68,21 +69,24 @@ class DeepSpeedLearner:
             policy = _Policy(model, loss, temperature)
             self.engine, *_ = deepspeed.initialize(model=policy, optimizer=self.optimizer, config=config)
         self.ranks = dist.get_world_size()
-        self.updates = 0
+        self.updates, self.out_of_memory = 0, []
 
     def logprobs(self, packs: Sequence[PackedBatch]) -> list[Tensor]:
         """See Learner. Float32, on the CPU. Every rank calls it: under ZeRO 3 the weights come together in each pass."""
-        passes = with_blanks(packs, self.engine.device)
-        with torch.no_grad():
-            return [self.engine(batch, logprobs=True) for batch in passes][: len(packs)]
+        passes, found = with_blanks(packs, self.engine.device), []
+        for batch in passes:
+            with torch.no_grad(), whole_or_not_at_all(batch):
+                found.append(self.engine(batch, logprobs=True))
+        return found[: len(packs)]
 
     def update(self, packs: Sequence[PackedBatch]) -> tuple[list[dict[str, float]], float]:
         """See Learner. Every rank calls it, also with no packs. Raises NotFinite, on all ranks, where a gradient is not finite."""
         passes, found = with_blanks(packs, self.engine.device), []
         for number, batch in enumerate(passes):
             self.engine.set_gradient_accumulation_boundary(number == len(passes) - 1)
-            loss, stats = self.engine(batch)
-            self.engine.backward(loss * self.ranks, scale_wrt_gas=False)
+            with whole_or_not_at_all(batch):
+                loss, stats = self.engine(batch)
+                self.engine.backward(loss * self.ranks, scale_wrt_gas=False)
             found.append({"loss": loss.detach()} | stats)
         norm = self._step()
         return [{name: value.item() for name, value in stats.items()} for stats in found[: len(packs)]], norm

@@ -14,10 +14,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastgrpo.errors import NotFinite
+from fastgrpo.faults import require_memory
 from fastgrpo.learner.lora import plain_weights
+from fastgrpo.learner.memory import in_parts_that_fit, logprobs_in_parts
 from fastgrpo.learner.state import load_state, state_of
 from fastgrpo.loss import packed_loss
-from fastgrpo.model import head_weight, kept_hidden_states, model_logprobs
+from fastgrpo.metrics import merge
+from fastgrpo.model import head_weight, kept_hidden_states
 from fastgrpo.ranks import lost_ranks_named
 from fastgrpo.types import PackedBatch
 
@@ -48,25 +51,19 @@ class NativeLearner:
         self.masters = [_master(parameter) for parameter in self.parameters]
         self.gradients = [torch.zeros_like(master) for master in self.masters]
         self.optimizer = make_optimizer(self.masters)
-        self.updates = 0
+        self.updates, self.out_of_memory = 0, []
 
     def logprobs(self, packs: Sequence[PackedBatch]) -> list[Tensor]:
         """See Learner. Float32 (float64 for a float64 model), on the CPU."""
-        return [model_logprobs(self.model, batch, self.temperature) for batch in packs]
+        return [logprobs_in_parts(self.model, batch, self.temperature, self.out_of_memory) for batch in packs]
 
     def update(self, packs: Sequence[PackedBatch]) -> tuple[list[dict[str, float]], float]:
         """See Learner."""
         return [self.backward(batch) for batch in packs], self.step()
 
     def backward(self, batch: PackedBatch) -> dict[str, float]:
-        """Adds the gradient of one pack. The forward keeps only response rows; the fused loss makes their gradients in one pass."""
-        output = packed_loss(kept_hidden_states(self.model, batch), head_weight(self.model), batch, self.loss, self.temperature)
-        output.loss.backward()
-        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
-            if parameter.grad is not None:
-                gradient += parameter.grad
-                parameter.grad = None
-        return {"loss": output.loss.item()} | {name: value.item() for name, value in output.stats.items()}
+        """Adds the gradient of one pack, part by part where the whole does not fit into memory."""
+        return merge(in_parts_that_fit(batch, self._pass, self.out_of_memory))
 
     def step(self) -> float:
         """The update from the gradients added since the last; their global norm before clipping.
@@ -111,6 +108,20 @@ class NativeLearner:
                 if master is not parameter:
                     parameter.copy_(master)
         self.updates = updates
+
+    def _pass(self, batch: PackedBatch) -> dict[str, float]:
+        """The forward keeps only response rows; the fused loss makes their gradients in one pass. One that fails adds nothing."""
+        try:
+            output = packed_loss(kept_hidden_states(self.model, batch), head_weight(self.model), batch, self.loss, self.temperature)
+            output.loss.backward()
+            require_memory(batch.tokens)
+            for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
+                if parameter.grad is not None:
+                    gradient += parameter.grad
+        finally:
+            for parameter in self.parameters:
+                parameter.grad = None
+        return {"loss": output.loss.item()} | {name: value.item() for name, value in output.stats.items()}
 
     def _named_masters(self) -> list[tuple[str, Tensor]]:
         names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]

@@ -41,13 +41,18 @@ class _Again(Exception):
 class Remote:
     """A reward server. `deadline` is in seconds for one group, with all its tries.
 
-    Raises InputError for a URL that is not http(s), or a token that cannot be sent.
+    Raises InputError for a URL that is not http(s) or holds a password, or a token that cannot be sent.
     """
 
     def __init__(self, url: str, deadline: float):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InputError(f"reward.url {parts.scheme or url}: it must begin with http:// or https:// and name a host")
+        if parts.username is not None or parts.password is not None:
+            raise InputError(
+                "reward.url holds a name or password, which would be kept with the run's settings: remove it, and put a token that your "
+                f"server takes as a bearer token into the environment variable {TOKEN_VARIABLE}"
+            )
         self._url, self._deadline, self._token = url, deadline, os.environ.get(TOKEN_VARIABLE, "").strip()
         if not (self._token.isascii() and self._token.isprintable()):
             raise InputError(f"{TOKEN_VARIABLE} holds characters that no HTTP header can, such as a line break in the middle")

@@ -17,6 +17,7 @@ from fastgrpo.rollout.responses import BadResponse, checked_rollout
 from fastgrpo.rollout.states import EngineMemory
 from fastgrpo.rollout.vllm import InProcessVllm
 from fastgrpo.rollout.vllm_settings import VllmSettings
+from fastgrpo.rollout.waking import wake_with_room
 from fastgrpo.types import Prompt, Rollout, Sampling
 
 
@@ -154,13 +155,13 @@ class VllmEngine:
             self.update_weights(self.weights())
         self._wake_weights()
         if self.memory.cache == "released":
-            self.vllm.wake("kv_cache")
+            wake_with_room(self.vllm.wake, "kv_cache", self.settings.cache_bytes / 2**20)
             self.memory.wake_cache()
             self._reset_cache()
 
     def _wake_weights(self) -> None:
         if self.memory.weights in ("offloaded", "discarded"):
-            self.vllm.wake("weights")
+            wake_with_room(self.vllm.wake, "weights", sum(parameter.nbytes for parameter in self.model.parameters()) / 2**20)
             self.memory.wake_weights()
 
     def _reset_cache(self) -> None:

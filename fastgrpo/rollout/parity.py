@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fastgrpo.errors import HealthError
-from fastgrpo.packing import pack_one
+from fastgrpo.packing import pack
 from fastgrpo.types import PackedBatch, Prompt, Rollout, TrainingSequence
 
 SEQUENCES = 8
@@ -37,11 +38,14 @@ def spread(prompts: Sequence[Prompt], groups: Sequence[Sequence[Rollout]], count
     return [(prompts[i], groups[i][k % len(groups[i])]) for k, i in enumerate(chosen)]
 
 
-def parity(logprobs: Callable[[Sequence[PackedBatch]], Sequence[Tensor]], pairs: Sequence[tuple[Prompt, Rollout]]) -> Parity:
+def parity(
+    logprobs: Callable[[Sequence[PackedBatch]], Sequence[Tensor]], pairs: Sequence[tuple[Prompt, Rollout]], tokens_per_pack: int = 2**31
+) -> Parity:
     """`logprobs` is Learner.logprobs, at the temperature that the responses were sampled at."""
     sequences = [TrainingSequence(prompt.token_ids, rollout.token_ids, rollout.logprobs, 1.0, 1.0) for prompt, rollout in pairs]
-    batch = pack_one(sequences)
-    gaps = (logprobs([batch])[0] - batch.sampler_logprobs)[batch.loss_mask].abs()
+    packs = pack(sequences, tokens_per_pack)
+    found = zip(logprobs(packs), packs, strict=True)
+    gaps = torch.cat([(mine - batch.sampler_logprobs)[batch.loss_mask].abs() for mine, batch in found])
     return Parity(gaps.mean().item(), gaps.max().item(), len(gaps))
 
 

@@ -150,6 +150,7 @@ class InProcessVllm:
             self.llm = LLM(
                 model=self.directory.name,
                 load_format=LOAD_FORMAT,
+                trust_remote_code=False,
                 dtype=str(dtype).removeprefix("torch."),
                 generation_config="vllm",
                 logprobs_mode="processed_logprobs",
@@ -167,8 +168,7 @@ class InProcessVllm:
                 seed=0,
             )
         self.runner = self.llm.llm_engine.model_executor.driver_worker.model_runner
-        missing = [name for name in ("sampler", "input_batch", "requests") if not hasattr(self.runner, name)]
-        if missing:
+        if missing := [name for name in ("sampler", "input_batch", "requests") if not hasattr(self.runner, name)]:
             raise SetupError(f"this vLLM's model runner has no {', '.join(missing)}: install the version that was tested")
         self.runner.sampler, cache = self._choose, self.llm.llm_engine.vllm_config.cache_config
         self.cache_tokens = cache.num_gpu_blocks * cache.block_size

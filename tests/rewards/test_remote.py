@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
@@ -141,6 +142,15 @@ def test_an_answer_that_is_none_leaves_the_group_without_rewards_at_once(call, t
     scores, server, seconds = call(turn, deadline=20.0)
     assert only(scores) == reason
     assert len(server.seen) == 1 and seconds < 10
+
+
+def test_an_answer_without_end_costs_little_memory(call):
+    tracemalloc.start()
+    try:
+        assert "longer than 16 MiB" in only(call(floods, deadline=30.0)[0])
+        assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_one_null_costs_only_its_own_response(call):
