@@ -37,14 +37,14 @@ def launch(resolved: ResolvedConfig, observer: Observer, resume: str = "never", 
     """
     config, said, first = resolved.config, [], int(os.environ.get("RANK", "0")) == 0
     found = find_resume(resume, resolved, said.append) if first else None  # it may have to read all of a checkpoint
-    if found is not None:
-        require_same_run(found, config, allow_changes, said.append)
-    elif config.run_dir and first:
+    if config.run_dir and first and not (found and found.in_place):
         require_usable(Path(config.run_dir))
+    if found and found.checkpoint:
+        require_same_run(found, config, allow_changes, said.append)
     check(config)
     sources = (config.data.train, *config.data.eval)
     sets = {source: load_problems(source, config.data.problem, config.data.answer) for source in sources}
-    if found is not None:
+    if found and found.checkpoint:
         require_same_data(found, sets, allow_changes, said.append)
     observer.begin(resolved.name, config.steps)
     try:
@@ -98,7 +98,7 @@ def _run(
         for line in engine_lines(engine):
             say(line)
         progress = found.progress if found else Progress()
-        if found is not None:
+        if found and found.checkpoint:
             observer.phase("restoring")
             saved = SavedState(found.checkpoint / "trainer")
             restore_random_state(saved, ranks)
