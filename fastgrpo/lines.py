@@ -34,8 +34,9 @@ class Lines:
             os.fsync(self.file.fileno())
 
     def close(self) -> None:
-        self.flush()
-        self.file.close()
+        if not self.file.closed:
+            self.flush()
+            self.file.close()
 
     def _write(self) -> None:
         if self.waiting:

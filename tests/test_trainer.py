@@ -70,10 +70,10 @@ def easy_reward(monkeypatch):
     monkeypatch.setattr("fastgrpo.rewards.Grader.submit", submit)
 
 
-def run(tmp_path, model, problems, *overrides, name="run"):
+def run(tmp_path, model, problems, *overrides, name="run", resume="never"):
     directory = tmp_path / name
     settings = [*SMALL, f"model={model}", f"data.train={problems}", "data.eval=[]", f"run_dir={directory}", *overrides]
-    summary, _ = launch(load_config("tiny", settings), Silent())
+    summary, _ = launch(load_config("tiny", settings), Silent(), resume)
     rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     return summary, [row for row in rows if "updates" in row], directory
 
