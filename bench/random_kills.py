@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "kernels"), str(ROOT / "tests")]
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+# ruff: noqa: E402  (the paths come first)
 import torch
 import transformers.models.qwen2.modeling_qwen2  # noqa: F401  (in this process, once)
 from conftest import byte_tokenizer

@@ -22,7 +22,7 @@ from fastgrpo.resume import Resume, find_resume, fingerprints, require_same_data
 from fastgrpo.rewards import Grader, Scorer, require_rewards
 from fastgrpo.rewards.preflight import require_working_functions, require_working_grader
 from fastgrpo.run import Observer, Run, require_usable
-from fastgrpo.saved_state import SavedState, restore_random_state
+from fastgrpo.saved_state import SavedState, restore_random_state, seed_random_state
 from fastgrpo.stop import Stop
 from fastgrpo.templates import TEMPLATES
 
@@ -84,6 +84,7 @@ def _run(
             check_rewards(config, sets[config.data.train], scorer)
         observer.phase("loading the model")
         ranks, path = meet(config.model, say)
+        seed_random_state(config.seed, ranks)
         found = ranks.gather(found)[0]
         new = Path(config.run_dir or f"runs/{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}")
         directory = ranks.gather(found.directory if found else new)[0]

@@ -26,7 +26,7 @@ def test_a_kill_at_every_boundary_of_three_saves(tmp_path):
         assert not [name for name in result["repaired"] + result["after"] if name.endswith((".tmp", ".flawed"))]
         best = {0: [], 2: ["step_2"]}.get(result["newest"], ["step_4"])
         assert result["after"] == sorted([*["best"] * bool(best), "latest", *best, "step_8"])
-        assert result["pointers"] == {"latest": "step_8"} | {"best": name for name in best}
+        assert result["pointers"] == {"latest": "step_8"} | dict.fromkeys(["best"] * bool(best), *best)
 
 
 @pytest.mark.long  # 60 s: 20 kills

@@ -12,7 +12,15 @@ import pytest
 from fastgrpo.errors import InputError
 from fastgrpo.lock import Lock
 
-HOLD = "import sys, time; from pathlib import Path; from fastgrpo.lock import Lock; lock = Lock(Path(sys.argv[1])); print('held', flush=True); "
+HOLD = """
+import subprocess, sys, time
+from pathlib import Path
+from fastgrpo.lock import Lock
+lock = Lock(Path(sys.argv[1]))
+subprocess.Popen(["sleep", "3"])
+print("held", flush=True)
+time.sleep(60)
+"""
 
 
 @pytest.fixture
@@ -23,8 +31,7 @@ def path(tmp_path):
 @pytest.fixture
 def holder(path):
     """Another process that holds the lock, and has a child that outlives it."""
-    code = HOLD + "import subprocess; subprocess.Popen(['sleep', '3']); time.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()

@@ -60,7 +60,8 @@ def test_without_its_manifest_nothing_is_trusted(sealed):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b'{"files": {"weights": {"by', b"[]", b"null", b'{"files": []}', b'{"files": {"weights": 3}}', b"\xff\xfe", b'{"x": 1}']
+    "content",
+    [b"", b'{"files": {"weights": {"by', b"[]", b"null", b'{"files": []}', b'{"files": {"weights": 3}}', b"\xff\xfe", b'{"x": 1}'],
 )
 def test_a_manifest_that_makes_no_sense_is_a_flaw(sealed, content):
     (sealed / MANIFEST).write_bytes(content)

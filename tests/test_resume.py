@@ -33,7 +33,9 @@ def test_after_a_crash(runs, undisturbed, point):
     assert differences(undisturbed, outcome(runs / "run")) == []
 
 
-@pytest.mark.parametrize("point", ["evaluate@0", "sample@1", "sample@4", "grade@5", "learn@4", "evaluate@4", "save@3", "learn@6", "evaluate@6"])
+@pytest.mark.parametrize(
+    "point", ["evaluate@0", "sample@1", "sample@4", "grade@5", "learn@4", "evaluate@4", "save@3", "learn@6", "evaluate@6"]
+)
 def test_a_signal_in_any_phase_saves_once_and_ends_with_75(runs, undisturbed, point):
     name, step = point.split("@")
     with pytest.raises(Preempted, match="SIGTERM") as told:
@@ -110,7 +112,7 @@ def test_a_disk_that_is_full_for_a_while_costs_a_checkpoint_and_not_the_run(runs
 
 
 def test_the_last_checkpoint_has_to_be_written(runs):
-    with pytest.raises(SetupError, match="a checkpoint cannot be written: .*No space left"):
+    with pytest.raises(SetupError, match=r"a checkpoint cannot be written: .*No space left"):
         runs("run", "checkpoint.best=none", "checkpoint.every=0", faults="write@*:0:full")
     assert os.listdir(runs / "run" / "checkpoints") == []
 

@@ -121,7 +121,7 @@ def test_an_earlier_checkpoint_is_a_branch(crashed, undisturbed):
     older = crashed / "run" / "checkpoints" / "step_4"
     flip(crashed / "run" / "checkpoints" / "step_5" / STATE)
     crashed("run", "checkpoint.every=1", "checkpoint.keep=9", "steps=6", resume="auto")  # goes on to 5 and 6
-    with pytest.raises(InputError, match="the run has gone on to step_6. Give another run_dir to branch off"):
+    with pytest.raises(InputError, match=r"the run has gone on to step_6\. Give another run_dir to branch off"):
         crashed("run", resume=older)
     flip(crashed / "run" / "checkpoints" / "step_6" / STATE)
     with pytest.raises(InputError, match="the run has gone on to step_5"):
@@ -148,7 +148,7 @@ def test_settings_that_do_not_change_the_algorithm_may_change(crashed):
 
 def test_others_are_refused_with_the_difference_unless_insisted_on(crashed):
     changed = ("checkpoint.every=1", "loss.type=grpo", "seed=5", "lr=1e-4")
-    with pytest.raises(InputError, match="loss.type: 'dr_grpo' -> 'grpo'") as told:
+    with pytest.raises(InputError, match=r"loss\.type: 'dr_grpo' -> 'grpo'") as told:
         crashed("run", *changed, resume="auto")
     assert "seed: 0 -> 5" in str(told.value) and "lr" not in str(told.value) and "--allow-changes" in str(told.value)
     assert "loss.type: 'dr_grpo' -> 'grpo'" in crashed("run", *changed, resume="auto", allowed=True)

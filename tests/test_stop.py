@@ -49,7 +49,9 @@ def test_what_a_launcher_sends_twice_is_one_signal():
         assert stop.signal == "SIGTERM"
 
 
-@pytest.mark.parametrize(("second", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 128 + signal.SIGUSR1), (signal.SIGINT, "interrupted")])
+@pytest.mark.parametrize(
+    ("second", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 128 + signal.SIGUSR1), (signal.SIGINT, "interrupted")]
+)
 def test_a_second_signal_ends_at_once(second, code):
     program = f"""
 import os, time
