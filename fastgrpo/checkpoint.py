@@ -78,8 +78,7 @@ class Checkpoints:
         are put aside as step_N.flawed."""
         if not self.ranks.first or progress is None:
             return
-        for path in self.directory.glob("*.tmp"):
-            path.unlink() if path.is_symlink() else shutil.rmtree(path)
+        self._clear()
         for step, path in steps(self.directory):
             if step > progress.step:
                 aside = path.with_name(path.name + ".flawed")
@@ -93,7 +92,7 @@ class Checkpoints:
 
     def _write(self, progress: Progress, unfinished: Path, writing: _Attempts) -> None:
         """Every rank walks through all tensors, whatever happens to rank 0's files."""
-        writing(self._make_room, unfinished)
+        writing(self._make_room)
         policy = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.learner.named_weights() if self.ranks.first}
         trainer = unfinished / "trainer"
         writing(lambda: trainer.mkdir(parents=True))
@@ -124,9 +123,13 @@ class Checkpoints:
             if step not in newest and step != best:
                 self._remove(path)
 
-    def _make_room(self, unfinished: Path) -> None:
+    def _clear(self) -> None:
+        for path in self.directory.glob("*.tmp"):
+            path.unlink() if path.is_symlink() else shutil.rmtree(path)
+
+    def _make_room(self) -> None:
         """Removes what an earlier attempt left, and older checkpoints, but for the newest and the best, where the disk is too full."""
-        shutil.rmtree(unfinished, ignore_errors=True)
+        self._clear()
         older = [path for _, path in steps(self.directory)]
         if older:
             needed = SPARE * sum(path.stat().st_size for path in older[0].rglob("*") if path.is_file())
