@@ -7,9 +7,11 @@ import time
 import pytest
 from outcomes import differences, outcome
 from resuming import rows, runs, undisturbed
+from rich.console import Console
 from test_trainer import easy_reward
 
 from fastgrpo.checkpoint import steps
+from fastgrpo.display import PlainDisplay
 from fastgrpo.errors import HealthError, Preempted, SetupError
 from fastgrpo.faults import InjectedFault
 from fastgrpo.manifest import flaw
@@ -124,3 +126,11 @@ def test_counts_of_health_go_on(runs):
         runs("run", *one, faults="learn@1:0:nan,learn@2:0:nan,grade@3:0:stop")
     with pytest.raises(HealthError, match="3 updates in a row had no finite gradient"):
         runs("run", *one, resume="auto", faults="learn@3:0:nan")
+
+
+def test_the_time_left_is_told_by_the_steps_of_this_process(monkeypatch):
+    display, clock = PlainDisplay(Console()), iter([0.0, 60.0, 120.0])
+    monkeypatch.setattr("fastgrpo.display.time.monotonic", lambda: next(clock))
+    display.begin("tiny", 104)
+    display.phase("sample")
+    assert [display.time_left(step) for step in (101, 102)] == ["3:00", "2:00"]

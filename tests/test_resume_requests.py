@@ -95,7 +95,9 @@ def test_never_and_auto(crashed, undisturbed):
 def test_auto_without_a_directory_takes_the_newest_unfinished(runs):
     assert "a new run starts" in runs(None, "checkpoint.every=1", "steps=1", resume="auto")
     (first,) = (runs / "runs").iterdir()
-    assert "a new run starts" in runs(None, "steps=1", resume="auto")  # that one is finished; at once, so under the same name at times
+    assert first.name.startswith("tiny-2")
+    first.rename(first.with_name("tiny-20250101-000000"))  # a second ago, and more
+    assert "a new run starts" in runs(None, "steps=1", resume="auto")  # that one is finished
     shutil.rmtree(runs / "runs")
     for name in ("tiny-20260101-000000", "tiny-20260102-000000", "tiny-large-20270101-000000", "tiny-20260103-000000"):
         with pytest.raises(InjectedFault):
@@ -103,7 +105,6 @@ def test_auto_without_a_directory_takes_the_newest_unfinished(runs):
     (runs / "runs" / "tiny-20260103-000000" / "summary.json").write_text("{}")
     assert "resuming after step 2 of runs/tiny-20260102-000000" in runs(None, "checkpoint.every=1", resume="auto")
     assert (runs / "runs" / "tiny-20260102-000000" / "summary.json").exists()
-    assert first.name.startswith("tiny-2")
 
 
 def test_a_path_is_a_run_or_a_checkpoint(crashed, undisturbed):
