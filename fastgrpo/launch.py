@@ -22,7 +22,7 @@ from fastgrpo.resume import Resume, find_resume, fingerprints, require_same_data
 from fastgrpo.rewards import Grader, Scorer, require_rewards
 from fastgrpo.rewards.preflight import require_working_functions, require_working_grader
 from fastgrpo.run import Observer, Run, require_usable
-from fastgrpo.saved_state import SavedState, restore_random_state
+from fastgrpo.saved_state import SavedState, restore_random_state, seed_random_state
 from fastgrpo.stop import Stop
 from fastgrpo.templates import TEMPLATES
 
@@ -37,14 +37,14 @@ def launch(resolved: ResolvedConfig, observer: Observer, resume: str = "never", 
     """
     config, said, first = resolved.config, [], int(os.environ.get("RANK", "0")) == 0
     found = find_resume(resume, resolved, said.append) if first else None  # it may have to read all of a checkpoint
-    if found is not None:
-        require_same_run(found, config, allow_changes, said.append)
-    elif config.run_dir and first:
+    if config.run_dir and first and not (found and found.in_place):
         require_usable(Path(config.run_dir))
+    if found and found.checkpoint:
+        require_same_run(found, config, allow_changes, said.append)
     check(config)
     sources = (config.data.train, *config.data.eval)
     sets = {source: load_problems(source, config.data.problem, config.data.answer) for source in sources}
-    if found is not None:
+    if found and found.checkpoint:
         require_same_data(found, sets, allow_changes, said.append)
     observer.begin(resolved.name, config.steps)
     try:
@@ -84,6 +84,7 @@ def _run(
             check_rewards(config, sets[config.data.train], scorer)
         observer.phase("loading the model")
         ranks, path = meet(config.model, say)
+        seed_random_state(config.seed, ranks)
         found = ranks.gather(found)[0]
         new = Path(config.run_dir or f"runs/{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}")
         directory = ranks.gather(found.directory if found else new)[0]
@@ -98,7 +99,7 @@ def _run(
         for line in engine_lines(engine):
             say(line)
         progress = found.progress if found else Progress()
-        if found is not None:
+        if found and found.checkpoint:
             observer.phase("restoring")
             if not found.checkpoint.is_dir():
                 raise InputError(f"rank {ranks.rank} cannot see {found.checkpoint}: to resume, all machines need the same disk")
