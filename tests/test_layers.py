@@ -12,7 +12,7 @@ LAYERS = (
     "errors types config config_sections config_errors settings_file faults ranks watchdog progress stop lock lines manifest memory hub",
     "templates data sources problem_sets overlap arithmetic rewards accuracy published advantages balance packing loss metrics",
     "attention model rollout learner",
-    "run trainer experience updates checkpoint saved_state resume evaluate predictions benchmark pretrain model_source engines "
+    "run trainer health experience updates checkpoint saved_state resume evaluate predictions benchmark pretrain model_source engines "
     "analyze plan doctor data_check reward_check",
     "report experiments integrations launch launch_evaluation spawn nodes wire display cli __main__ __init__",
 )
@@ -25,6 +25,9 @@ SIBLINGS = {
         ("lines", "faults"),
         ("checkpoint", "saved_state"),
         ("resume", "checkpoint"),
+        ("trainer", "health"),
+        ("health", "experience"),
+        ("health", "run"),
         ("run", "resume"),
         ("config", "config_sections"),
         ("config", "settings_file"),
