@@ -13,7 +13,7 @@ LAYERS = (
     "templates data sources problem_sets overlap arithmetic rewards accuracy published advantages balance packing loss metrics",
     "attention model rollout learner",
     "run trainer health experience updates checkpoint saved_state resume evaluate predictions benchmark pretrain model_source engines "
-    "analyze plan doctor data_check reward_check",
+    "rollout_rows analyze plan doctor data_check reward_check",
     "report experiments integrations launch launch_evaluation spawn nodes wire display cli __main__ __init__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
@@ -35,7 +35,14 @@ SIBLINGS = {
     ),
     *(("model", "attention"), ("rollout", "model"), ("learner", "model"), ("pretrain", "checkpoint"), ("trainer", "checkpoint")),
     *(("trainer", "evaluate"), ("analyze", "evaluate"), ("trainer", "run"), ("evaluate", "run"), ("pretrain", "run")),
-    *(("trainer", "experience"), ("trainer", "updates"), ("experience", "evaluate"), ("experience", "run"), ("run", "predictions")),
+    *(
+        ("trainer", "experience"),
+        ("trainer", "updates"),
+        ("experience", "evaluate"),
+        ("experience", "run"),
+        ("run", "predictions"),
+        ("run", "rollout_rows"),
+    ),
     *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "pretrain")),
     *(("cli", edge) for edge in ("report", "experiments", "launch", "launch_evaluation", "spawn", "nodes", "display")),
     *(("spawn", "nodes"), ("spawn", "wire"), ("nodes", "wire")),
