@@ -23,16 +23,16 @@ GOES_ON = re.compile(
     r"""
     \A[\s,.;:$)]*(?-i:where|if|such\ that|given|and|or|when|with|in\ terms\ of|assuming|for|rounded|expressed)\b
     | \b(?:express|give|write|enter|round|leave|state|provide|submit|explain|choose|select)\s+(?:your|all|the\ (?:correct|best))\b
-    | \([A-E]\) | ^\s*[A-E][.)]\s | \[asy\]
+    | \([A-E]\) | ^[ \t]*[A-E][.)]\s | \[asy\]
     | \?
-    | \b(?:problem|question|exercise|example)\s*\#?\d | ^\s*(?:user|human|question|q)\s*:
+    | \b(?:problem|question|exercise|example)\s*\#?\d | ^[ \t]*(?:user|human|question|q)\s*:
     | \b(?:homework|thanks|thank\ you|help\ me|please\ help|need\ help|can\ someone|posted|asked\ by|forum|hint)\b
     """,
     re.IGNORECASE | re.VERBOSE | re.MULTILINE,
 )
 REFLECTS = re.compile(
     r"""
-    (?:\A|[.!?]\s+|\n\s*)(?:but\ |oh,?\ |no,?\ )?wait\b[\s,.!:] | \bhmm+\b
+    (?:\A|[.!?]\s+|\n[ \t]*)(?:but\ |oh,?\ |no,?\ )?wait\b[\s,.!:] | \bhmm+\b
     | \b(?:on|upon)\ (?:second\ thought|closer\ inspection|reflection)\b
     | \blet(?:'s|\ us|\ me)\ (?:now\ |quickly\ |just\ )?(?:check|verify|confirm|go\ back|try\ again|start\ over)\b
     | \b(?:i|we)\ (?:have\ |may\ have\ |must\ have\ )?made\ (?:a|an|some)\ (?:\w+\ )?(?:mistake|error)

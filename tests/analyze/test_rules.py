@@ -1,6 +1,7 @@
 """The offline judge on texts as base models write them, and the keywords: what a person would say, case by case."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,10 @@ def test_a_text_that_goes_on_with_the_question_or_says_nothing_does_not(text):
 )
 def test_categories_of_reflection(text, category):
     assert reflects(text) == category
+
+
+@pytest.mark.parametrize("part", ["\n", " ", "a ", "! ", "```\n", "x = ", "let me ", "import a\n", "[1, ", "\t\n"])
+def test_long_nonsense_takes_no_time(part):
+    text, started = part * (30_000 // len(part)), time.monotonic()
+    answers(text), reflects(text)
+    assert time.monotonic() - started < 2
