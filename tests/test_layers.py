@@ -14,7 +14,7 @@ LAYERS = (
     "attention model rollout learner",
     "run trainer health experience updates checkpoint saved_state resume evaluate predictions benchmark pretrain model_source engines "
     "rollout_rows analyze plan doctor data_check reward_check",
-    "report experiments integrations launch launch_evaluation spawn nodes wire display cli __main__ __init__",
+    "report experiments integrations launch launch_evaluation launch_analysis spawn nodes wire display cli __main__ __init__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 SIBLINGS = {
@@ -44,7 +44,8 @@ SIBLINGS = {
         ("run", "rollout_rows"),
     ),
     *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "pretrain")),
-    *(("cli", edge) for edge in ("report", "experiments", "launch", "launch_evaluation", "spawn", "nodes", "display")),
+    *(("analyze", "predictions"), ("launch_analysis", "launch_evaluation")),
+    *(("cli", edge) for edge in ("report", "experiments", "launch", "launch_evaluation", "launch_analysis", "spawn", "nodes", "display")),
     *(("spawn", "nodes"), ("spawn", "wire"), ("nodes", "wire")),
     *(
         ("__main__", "cli"),
