@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow.parquet
@@ -130,6 +131,26 @@ def test_a_server_judged_by_another_server_step_by_step(questions):
         assert len(judging.asked) - asked == len(failed)
         assert set(model.keys) == {"Bearer sk-model"} and set(judging.keys) == {"Bearer sk-judge"}
         assert found["protocol"]["model"] == MODEL and not any(b"sk-" in content for content in kept().values())
+
+
+@pytest.mark.slow  # 7 s
+def test_killed_while_it_judges_it_asks_only_for_what_is_missing():
+    with completion_server(base) as model, completion_server(lambda _: reply("1"), seconds=0.03) as judging:
+        arguments = ["answering", "--model", model.url, "--data", "builtin:arithmetic@heldout", "--questions", "60", "-n", "1"]
+        arguments += ["--templates", "no", "--temperatures", "1", "--judge", judging.url, "--judge-concurrency", "4", "--out", "out"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen([sys.executable, "-m", "fastgrpo", "analyze", *arguments], env=ENVIRONMENT, **quiet) as process:
+            deadline = time.monotonic() + 60
+            while len(judging.asked) < 20 and time.monotonic() < deadline:
+                time.sleep(0.005)
+            process.kill()
+        time.sleep(0.3)  # the last requests of the dead client
+        known = Path("out", "judge.jsonl").read_bytes().count(b"\n")
+        assert 16 <= known <= len(judging.asked) <= known + 8 < 60 and not Path("out", "answering.parquet").exists()
+        judging.asked.clear()
+        found = summary(analyze(*arguments, "--json"))["answering"]
+        assert len(judging.asked) == found["judging"]["requests_now"] == 60 - known and len(model.asked) == 60
+        assert found["draws"][0]["answering"] == found["judging"]["requests"] == 60
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_each_response_is_judged_once_and_kept(tmp_path):
         status, body = reply(str(int(content(asked).split("<text>\n")[1][0])))
         return status, body | {"usage": {"completion_tokens": 2, "prompt_tokens": 100}}
 
-    with completion_server(answer, seconds=0.02) as server:
+    with completion_server(answer, seconds=0.3) as server:
         first = judge(server, tmp_path, concurrency=3, prices=(1.0, 10.0))
         found = first.judge(REFLECTION, responses(["0", "1", "2", "3", "2", "2"]))  # three are the same request
         assert [verdict.category for verdict in found] == [0, 1, 2, 3, 2, 2]
