@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from fastgrpo.errors import InputError, SetupError
 from fastgrpo.hub import offline_without_hub
-from fastgrpo.pretrain import base_model_directory
+from fastgrpo.base_model import base_model_directory
 
 BUILTIN_MODEL = "builtin:base"
 MODEL_FILES = {"config.json": ["config.json"], "weights": ["*.safetensors"], "a tokenizer": ["tokenizer*", "vocab*"]}

@@ -9,12 +9,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    "errors types config config_sections config_errors settings_file faults ranks watchdog progress stop lock lines manifest memory hub",
-    "templates data sources problem_sets overlap arithmetic rewards accuracy published advantages balance packing loss metrics",
+    "errors types config config_sections config_errors settings_file faults ranks watchdog progress stop lock lines manifest memory hub config_pretrain",
+    "templates data sources texts windows schedule problem_sets overlap arithmetic rewards accuracy published advantages balance packing loss metrics",
     "attention model rollout learner",
-    "run trainer experience updates checkpoint saved_state resume evaluate predictions benchmark pretrain model_source engines "
+    "run trainer experience updates checkpoint saved_state resume evaluate predictions benchmark pretrain base_model model_source engines "
     "analyze plan doctor data_check reward_check",
-    "report experiments integrations launch launch_evaluation spawn nodes wire display cli __main__ __init__",
+    "report experiments integrations launch launch_pretraining launch_evaluation spawn nodes wire display cli __main__ __init__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 SIBLINGS = {
@@ -31,10 +31,13 @@ SIBLINGS = {
         ("config_errors", "settings_file"),
     ),
     *(("model", "attention"), ("rollout", "model"), ("learner", "model"), ("pretrain", "checkpoint"), ("trainer", "checkpoint")),
-    *(("trainer", "evaluate"), ("analyze", "evaluate"), ("trainer", "run"), ("evaluate", "run"), ("pretrain", "run")),
+    *(("trainer", "evaluate"), ("analyze", "evaluate"), ("trainer", "run"), ("evaluate", "run"), ("pretrain", "run"), ("pretrain", "trainer"), ("pretrain", "updates")),
     *(("trainer", "experience"), ("trainer", "updates"), ("experience", "evaluate"), ("experience", "run"), ("run", "predictions")),
-    *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "pretrain")),
-    *(("cli", edge) for edge in ("report", "experiments", "launch", "launch_evaluation", "spawn", "nodes", "display")),
+    *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "base_model")),
+    *(("cli", edge)
+        for edge in ("report", "experiments", "launch", "launch_pretraining", "launch_evaluation", "spawn", "nodes", "display")),
+    *(("launch_pretraining", "launch"), ("config_pretrain", "config_sections"), ("config_pretrain", "settings_file")),
+    *(("texts", "data"), ("texts", "sources"), ("texts", "problem_sets"), ("texts", "arithmetic")),
     *(("spawn", "nodes"), ("spawn", "wire"), ("nodes", "wire")),
     *(
         ("__main__", "cli"),
@@ -56,6 +59,8 @@ LIGHT = (
     "cli",
     "__init__",
     "data",
+    "config_pretrain",
+    "texts",
     "sources",
     "problem_sets",
     "overlap",

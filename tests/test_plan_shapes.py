@@ -7,7 +7,7 @@ import pytest
 
 from fastgrpo.errors import InputError
 from fastgrpo.plan.shapes import KNOWN, shape_of
-from fastgrpo.pretrain import BaseRecipe
+from fastgrpo.base_model import BaseRecipe
 
 
 @pytest.mark.parametrize(

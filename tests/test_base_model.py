@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fastgrpo import pretrain
+from fastgrpo import base_model
 from fastgrpo.arithmetic import exercises, worked_answer
 from fastgrpo.config import LossConfig
 from fastgrpo.learner.native import NativeLearner
 from fastgrpo.model import load_model, load_tokenizer
 from fastgrpo.packing import pack
-from fastgrpo.pretrain import BaseRecipe, base_model_directory, question_answer_texts, text_sequences
+from fastgrpo.windows import text_sequences
+from fastgrpo.base_model import BaseRecipe, base_model_directory, question_answer_texts
 
 SMALL = BaseRecipe(texts=2000, hidden=32, intermediate=64, layers=1, heads=1, kv_heads=1, initializer_range=0.1)
 
@@ -24,7 +25,7 @@ def base(tmp_path_factory):
 
 
 def test_the_second_time_comes_from_the_cache(base, monkeypatch):
-    monkeypatch.setattr(pretrain, "train_on_text", None)  # calling it would fail
+    monkeypatch.setattr(base_model, "train_on_text", None)  # calling it would fail
     said = []
     assert base_model_directory(base[0], said.append, SMALL) == base[1]
     assert "from the cache" in said[0]
@@ -36,7 +37,7 @@ def test_a_base_model_whose_making_fails_leaves_nothing_behind(tmp_path, monkeyp
     def fail(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pretrain, "train_on_text", fail)
+    monkeypatch.setattr(base_model, "train_on_text", fail)
     with pytest.raises(KeyboardInterrupt):
         base_model_directory(tmp_path, lambda text: None, SMALL)
     assert list(tmp_path.iterdir()) == []
@@ -46,8 +47,8 @@ def test_a_base_model_that_cannot_be_put_in_its_place_is_an_error_unless_another
     def full(source, target):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(pretrain, "train_on_text", lambda *args: None)
-    monkeypatch.setattr("fastgrpo.pretrain.os.rename", full)
+    monkeypatch.setattr(base_model, "train_on_text", lambda *args: None)
+    monkeypatch.setattr("fastgrpo.base_model.os.rename", full)
     with pytest.raises(OSError, match="no space left"):
         base_model_directory(tmp_path, lambda text: None, SMALL)
 
@@ -56,7 +57,7 @@ def test_a_base_model_that_cannot_be_put_in_its_place_is_an_error_unless_another
         (target / "config.json").write_text("{}")
         raise OSError("directory not empty")
 
-    monkeypatch.setattr("fastgrpo.pretrain.os.rename", beaten)
+    monkeypatch.setattr("fastgrpo.base_model.os.rename", beaten)
     assert (base_model_directory(tmp_path, lambda text: None, SMALL) / "config.json").exists()
 
 
@@ -94,11 +95,11 @@ def test_any_text_round_trips_and_digits_stay_apart(base, text):
 
 def test_a_response_ends_with_one_token_and_a_box_begins_with_one(base):
     tokenizer = load_tokenizer(str(base[1]))
-    assert tokenizer("\\boxed{17}" + pretrain.END)["input_ids"][-1] == tokenizer.eos_token_id == 0
+    assert tokenizer("\\boxed{17}" + base_model.END)["input_ids"][-1] == tokenizer.eos_token_id == 0
     assert len(tokenizer("\\boxed{17}")["input_ids"]) == 4
 
 
 def test_right_answers_take_from_one_to_over_five_times_as_many_tokens(base):
     tokenizer = load_tokenizer(str(base[1]))
-    lengths = [len(tokenizer(worked_answer(drawn) + pretrain.END)["input_ids"]) for drawn in islice(exercises("train", 0), 2000)]
+    lengths = [len(tokenizer(worked_answer(drawn) + base_model.END)["input_ids"]) for drawn in islice(exercises("train", 0), 2000)]
     assert max(lengths) >= 5 * min(lengths)
