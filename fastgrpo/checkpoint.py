@@ -61,14 +61,16 @@ class Checkpoints:
         older checkpoints made room; nothing is left under the name then, and the pointers stay.
         """
         started, final = time.monotonic(), self.directory / f"step_{progress.step}"
-        progress.updates = self.learner.updates
+        progress.updates, unfinished = self.learner.updates, final.with_name(final.name + ".tmp")
+        writing = _Attempts(self.ranks.first)
         if not self.ranks.gather(final.exists())[0]:
-            failure = self._write(progress, final.with_name(final.name + ".tmp"))
-            if failure is not None:
-                raise failure
-        if self.ranks.first:
-            self._publish(final, progress)
-        self.ranks.gather(None)  # none ends the run before it is there
+            self._write(progress, unfinished, writing)
+        writing(self._publish, final, progress)
+        failure = self.ranks.gather(writing.failure)[0]
+        if failure is not None:
+            if self.ranks.first:
+                shutil.rmtree(unfinished, ignore_errors=True)
+            raise failure
         self.seconds = time.monotonic() - started
         return final
 
@@ -77,19 +79,21 @@ class Checkpoints:
         are put aside as step_N.flawed."""
         if not self.ranks.first or progress is None:
             return
-        for path in self.directory.glob("*.tmp"):
-            path.unlink() if path.is_symlink() else shutil.rmtree(path)
+        self._clear()
         for step, path in steps(self.directory):
             if step > progress.step:
-                os.replace(path, path.with_name(path.name + ".flawed"))
-        self._point("latest", f"step_{progress.step}")
-        if progress.best is not None and (self.directory / f"step_{progress.best[0]}").exists():
-            self._point("best", f"step_{progress.best[0]}")
+                aside = path.with_name(path.name + ".flawed")
+                shutil.rmtree(aside, ignore_errors=True)
+                os.replace(path, aside)
+        for name, step in (("latest", progress.step), ("best", progress.best and progress.best[0])):
+            if (self.directory / f"step_{step}").exists():
+                self._point(name, f"step_{step}")
+            else:
+                (self.directory / name).unlink(missing_ok=True)
 
-    def _write(self, progress: Progress, unfinished: Path) -> Exception | None:
-        """Every rank walks through all tensors, whatever happens to rank 0's files: the failure that all are told of, if any."""
-        writing = _Attempts(self.ranks.first)
-        writing(self._make_room, unfinished)
+    def _write(self, progress: Progress, unfinished: Path, writing: _Attempts) -> None:
+        """Every rank walks through all tensors, whatever happens to rank 0's files."""
+        writing(self._make_room)
         policy = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.learner.named_weights() if self.ranks.first}
         trainer = unfinished / "trainer"
         writing(lambda: trainer.mkdir(parents=True))
@@ -99,20 +103,16 @@ class Checkpoints:
             from fastgrpo.learner.lora import save_adapter
 
             writing(save_adapter, self.adapter, unfinished / "adapter")
-        self._passed()
+        writing(self._passed)
         for name, shard in shards(chain(self.learner.state(), random_states(self.ranks)), self.ranks.first):
             writing(save_shard, shard, trainer / name)
-            self._passed()
+            writing(self._passed)
         for name, text in self.facts.items():
             writing((trainer / name).write_text, text)
         writing((unfinished / PROGRESS).write_text, progress.to_json())
-        self._passed()
+        writing(self._passed)
         writing(seal, unfinished)
-        self._passed()
-        failure = self.ranks.gather(writing.failure)[0]
-        if failure is not None and self.ranks.first:
-            shutil.rmtree(unfinished, ignore_errors=True)
-        return failure
+        writing(self._passed)
 
     def _publish(self, final: Path, progress: Progress) -> None:
         if not final.exists():
@@ -128,14 +128,18 @@ class Checkpoints:
             if step not in newest and step != best:
                 self._remove(path)
 
-    def _make_room(self, unfinished: Path) -> None:
+    def _clear(self) -> None:
+        for path in self.directory.glob("*.tmp"):
+            path.unlink() if path.is_symlink() else shutil.rmtree(path)
+
+    def _make_room(self) -> None:
         """Removes what an earlier attempt left, and older checkpoints, but for the newest and the best, where the disk is too full."""
-        shutil.rmtree(unfinished, ignore_errors=True)
+        self._clear()
         older = [path for _, path in steps(self.directory)]
         if older:
             needed = SPARE * sum(path.stat().st_size for path in older[0].rglob("*") if path.is_file())
             best = (self.directory / "best").resolve()
-            for path in (path for path in reversed(older[1:]) if path != best):
+            for path in (path for path in reversed(older[1:]) if path.resolve() != best):
                 if shutil.disk_usage(self.directory).free < needed:
                     self._remove(path)
 
@@ -156,8 +160,7 @@ class Checkpoints:
     def _passed(self) -> None:
         """A point between two writes of rank 0, where tests kill the process."""
         self._boundaries += 1
-        if self.ranks.first:
-            fault("write", self._boundaries)
+        fault("write", self._boundaries)
 
 
 class _Attempts:

@@ -39,6 +39,7 @@ class PlainDisplay:
         self.console, self.look = console, look
         self.steps = 0
         self.first_step_at: float | None = None
+        self.steps_before: int | None = None  # of an earlier process, where the run was resumed
 
     def begin(self, name: str, steps: int) -> None:
         self.steps = steps
@@ -66,7 +67,9 @@ class PlainDisplay:
         """Seconds to go at the pace so far."""
         if self.first_step_at is None:
             return "?"
-        left = (time.monotonic() - self.first_step_at) / step * (self.steps - step)
+        if self.steps_before is None:
+            self.steps_before = step - 1
+        left = (time.monotonic() - self.first_step_at) / (step - self.steps_before) * (self.steps - step)
         return f"{int(left // 60)}:{int(left % 60):02d}"
 
 

@@ -22,7 +22,7 @@ from fastgrpo.resume import Resume, find_resume, fingerprints, require_same_data
 from fastgrpo.rewards import Grader, Scorer, require_rewards
 from fastgrpo.rewards.preflight import require_working_functions, require_working_grader
 from fastgrpo.run import Observer, Run, require_usable
-from fastgrpo.saved_state import SavedState, restore_random_state
+from fastgrpo.saved_state import SavedState, restore_random_state, seed_random_state
 from fastgrpo.stop import Stop
 from fastgrpo.templates import TEMPLATES
 
@@ -42,7 +42,7 @@ def launch(resolved: ResolvedConfig, observer: Observer, resume: str = "never", 
     check(config)
     sources = (config.data.train, *config.data.eval)
     sets = {source: load_problems(source, config.data.problem, config.data.answer) for source in sources}
-    if found is not None:
+    if found and found.checkpoint:
         require_same_data(found, sets, allow_changes, said.append)
     observer.begin(resolved.name, config.steps)
     try:
@@ -55,10 +55,10 @@ def launch(resolved: ResolvedConfig, observer: Observer, resume: str = "never", 
 def find_earlier(resume: str, resolved: ResolvedConfig, allow_changes: bool, say: Callable[[str], None]) -> Resume | None:
     """What `--resume` asks to go on with. Raises InputError where it cannot, or where run_dir holds something else."""
     found = find_resume(resume, resolved, say)
-    if found is not None:
-        require_same_run(found, resolved.config, allow_changes, say)
-    elif resolved.config.run_dir:
+    if resolved.config.run_dir and not (found and found.in_place):
         require_usable(Path(resolved.config.run_dir))
+    if found and found.checkpoint:
+        require_same_run(found, resolved.config, allow_changes, say)
     return found
 
 
@@ -92,6 +92,7 @@ def _run(
             check_rewards(config, sets[config.data.train], scorer)
         observer.phase("loading the model")
         ranks, path = meet(config.model, say)
+        seed_random_state(config.seed, ranks)
         found = ranks.gather(found)[0]
         directory = run_directory(resolved, found, ranks)
         tokenizer, model, reference, prompts = load_all(path, config, sets, say)

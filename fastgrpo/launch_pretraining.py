@@ -17,6 +17,7 @@ from fastgrpo.model_source import require_model
 from fastgrpo.ranks import Ranks
 from fastgrpo.resume import Resume, fingerprints, require_same_data
 from fastgrpo.run import Observer, Run
+from fastgrpo.saved_state import seed_random_state
 from fastgrpo.schedule import learning_rate
 from fastgrpo.stop import Stop
 from fastgrpo.texts import Texts, load_texts
@@ -51,6 +52,7 @@ def launch_pretraining(
     try:
         with Stop(config.checkpoint.before) as stop:
             ranks, path = meet(config.model, say)
+            seed_random_state(config.seed, ranks)
             found = ranks.gather(found)[0]
             directory = run_directory(resolved, found, ranks)
             facts = {"config.yaml": to_yaml(resolved), "data.json": fingerprints(texts)}

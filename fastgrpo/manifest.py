@@ -28,6 +28,13 @@ def seal(directory: Path) -> None:
 
 def flaw(directory: Path) -> str | None:
     """What is wrong with a sealed directory, naming the file; None if nothing is."""
+
+    def found(name: str) -> str:
+        try:
+            return sha256(directory / name)
+        except OSError as error:  # a bad disk
+            return f"{error}"
+
     try:
         entries = json.loads((directory / MANIFEST).read_text())["files"]
         expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in entries.items()}
@@ -42,10 +49,8 @@ def flaw(directory: Path) -> str | None:
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes instead of {size}"
     with ThreadPoolExecutor() as pool:
-        hashes = pool.map(lambda name: sha256(directory / name), expected)
-        return next(
-            (f"{name} is corrupted" for (name, (_, want)), found in zip(expected.items(), hashes, strict=True) if found != want), None
-        )
+        hashes = zip(expected.items(), pool.map(found, expected), strict=True)
+        return next((f"{name} is corrupted" for (name, (_, want)), got in hashes if got != want), None)
 
 
 def sha256(path: Path, flush: bool = False) -> str:

@@ -50,10 +50,9 @@ def pretrain(config: PretrainConfig, parts: TextParts, run: Run, progress: Progr
         for windows in islice(updates, progress.step, None):
             learn_update(windows, config, parts, run, progress)
             evaluate_and_save_when_due(config, parts, run, progress)
-    except Preempted as reason:
-        save(parts, run, progress)
-        saved = f"{reason}: saved after update {progress.step}; go on with --resume {run.directory}"
-        raise Preempted(saved) from reason
+    except Preempted:
+        save(parts, run, progress, needed=True)
+        raise
     losses = ({name: found["loss"] for name, found in progress.evaluations.get(when, {}).items()} for when in ("first", "last"))
     return {
         "steps": parts.updates,
@@ -93,7 +92,7 @@ def evaluate_and_save_when_due(config: PretrainConfig, parts: TextParts, run: Ru
     if progress.evaluated < step and (step == 0 or last or (config.eval.every and step % config.eval.every == 0)):
         evaluate_now(step, config, parts, run, progress)
     if last or (step and config.checkpoint.every and step % config.checkpoint.every == 0):
-        save(parts, run, progress)
+        save(parts, run, progress, needed=last)
 
 
 def evaluate_now(step: int, config: PretrainConfig, parts: TextParts, run: Run, progress: Progress) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +27,19 @@ FREE_REWARDS = ("reward.deadline", "reward.workers", "reward.preflight")
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Going on in `directory` from `checkpoint`, of the run in `run`: the same directory, unless a new run branches off."""
+    """Going on in `directory` from `checkpoint`, of the run in `run`: the same directory, unless a new run branches off.
+
+    Without a checkpoint, a run that ended before its first one starts over.
+    """
 
     directory: Path
     run: Path
-    checkpoint: Path
+    checkpoint: Path | None
     progress: Progress
+
+    @property
+    def in_place(self) -> bool:
+        return self.run.resolve() == self.directory.resolve()
 
 
 def find_resume(request: str, resolved: ResolvedConfig, say: Callable[[str], None]) -> Resume | None:
@@ -46,12 +54,17 @@ def find_resume(request: str, resolved: ResolvedConfig, say: Callable[[str], Non
     if request == "auto":
         run = Path(config.run_dir) if config.run_dir else _newest_unfinished(name)
         checkpoint = newest_valid(run / "checkpoints", say) if run else None
-        if checkpoint is None:
-            say("nothing to resume: a new run starts")
-            return None
-        return _resume(run, run, checkpoint)
+        if checkpoint is not None:
+            return _resume(run, run, checkpoint)
+        if config.run_dir and steps(run / "checkpoints"):
+            raise InputError(f"--resume auto: no checkpoint in {run} is whole. Give another run_dir to start anew")
+        if config.run_dir and (run / "lock").exists():
+            say(f"{run} ended before its first checkpoint: it starts over")
+            return Resume(run, run, None, Progress())
+        say("nothing to resume: a new run starts")
+        return None
     path = Path(request)
-    if path.name.startswith("step_") or path.name in ("latest", "best"):
+    if re.fullmatch(r"step_\d+|latest|best", path.name):
         checkpoint, run = path.resolve(), path.resolve().parent.parent
         wrong = flaw(checkpoint) if checkpoint.is_dir() else "there is no such directory"
         if wrong is not None:
@@ -61,10 +74,12 @@ def find_resume(request: str, resolved: ResolvedConfig, say: Callable[[str], Non
         if checkpoint is None:
             raise InputError(f"--resume {request}: no checkpoint there is whole. It can be a run's directory, or one of its checkpoints")
     directory = Path(config.run_dir) if resolved.origins["run_dir"] == "command line" else run
-    later = [found.name for step, found in steps(run / "checkpoints") if step > int(checkpoint.name.removeprefix("step_"))]
-    if directory.resolve() == run.resolve() and later and flaw(run / "checkpoints" / later[0]) is None:
-        raise InputError(f"--resume {request}: the run has gone on to {later[0]}. Give another run_dir to branch off, or remove that")
-    return _resume(directory, run, checkpoint)
+    resume = _resume(directory, run, checkpoint)
+    later = [found for step, found in steps(run / "checkpoints") if step > resume.progress.step and resume.in_place]
+    whole = next((found.name for found in later if flaw(found) is None), None)
+    if whole is not None:
+        raise InputError(f"--resume {request}: the run has gone on to {whole}. Give another run_dir to branch off, or remove that")
+    return resume
 
 
 def newest_valid(directory: Path, say: Callable[[str], None]) -> Path | None:
@@ -120,8 +135,8 @@ def _resume(directory: Path, run: Path, checkpoint: Path) -> Resume:
 
 
 def _newest_unfinished(name: str) -> Path | None:
-    runs = [path for path in Path("runs").glob(f"{name}-*") if not (path / "summary.json").exists()]
-    return max(runs, key=lambda path: path.stat().st_mtime, default=None)
+    runs = Path("runs").glob(f"{name}-{'[0-9]' * 8}-{'[0-9]' * 6}")  # when each was started
+    return max((path for path in runs if not (path / "summary.json").exists()), default=None)
 
 
 def _flat(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -78,7 +78,7 @@ class Run:
                 raise SetupError(f"run_dir={directory} cannot be written: {error.strerror}") from error
 
     def _prepare(self, resume: Resume | None) -> None:
-        going_on = resume is not None and resume.run.resolve() == self.directory.resolve()
+        going_on = resume is not None and resume.in_place
         if not going_on:
             require_usable(self.directory)
         for name in ("rollouts", "evals", "checkpoints", "logs"):
@@ -86,11 +86,14 @@ class Run:
         self._lock = Lock(self.directory / "lock")
         metrics = self.directory / "metrics.jsonl"
         if resume is not None:
-            cut_lines(resume.run / "metrics.jsonl", resume.progress.rows, metrics)
+            expected, self.rows = self.rows, cut_lines(resume.run / "metrics.jsonl", self.rows, metrics)
+            if self.rows < expected:
+                self.observer.note(f"{resume.run / 'metrics.jsonl'} holds only {self.rows} of the {expected} rows up to here")
             (self.directory / "summary.json").unlink(missing_ok=True)
-            for path in self.directory.glob("rollouts/step_*.parquet"):
-                if int(path.stem.removeprefix("step_")) > resume.progress.step:
-                    path.unlink()
+            for folder, last in (("rollouts", resume.progress.step), ("evals", resume.progress.evaluated)):
+                for path in (self.directory / folder).glob("step_*.parquet"):
+                    if int(path.stem.removeprefix("step_")) > last:
+                        path.unlink()
         self._metrics = Lines(metrics)
 
     def stop_point(self, save_seconds: float) -> None:
@@ -124,6 +127,12 @@ class Run:
             if error is not None:
                 self.note(f"metrics.jsonl cannot be written ({error.strerror}); its lines wait in memory")
             self.observer.row(row)
+
+    def settle(self) -> int:
+        """Brings metrics.jsonl to the disk, and says how many lines it has: what a checkpoint relies on."""
+        if self.ranks.first:
+            self._metrics.flush()
+        return self.rows
 
     def log(self, text: str) -> None:
         """Appends to the log of this process."""

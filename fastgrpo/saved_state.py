@@ -78,6 +78,13 @@ def random_states(ranks: Ranks) -> Iterator[tuple[str, Tensor]]:
         yield RANDOM.format(rank), state
 
 
+def seed_random_state(seed: int, ranks: Ranks) -> None:
+    """torch begins with other numbers in each process."""
+    import torch
+
+    torch.manual_seed(seed + 1_000_003 * ranks.rank)
+
+
 def restore_random_state(state: Mapping[str, Tensor], ranks: Ranks) -> None:
     """This rank's, where there was such a rank."""
     import torch

@@ -1,6 +1,7 @@
 """Ending early and well: a signal, or a deadline that comes near, is answered at the next point where the run can be saved.
 
-A second signal ends the process at once; checkpoints are whole at any moment.
+A second signal ends the process at once; checkpoints are whole at any moment. Launchers and queues send one signal to a process and
+to its group: what comes within a second of the first is the same one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fastgrpo.ranks import Ranks
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 MARGIN = 1.25  # times the longest stretch so far, that the next one may take
 SPARE_SECONDS = 5.0
+TOGETHER = 1.0  # seconds
 
 
 class Stop:
@@ -24,7 +26,7 @@ class Stop:
     def __init__(self, before: float | None = None):
         self.before, self.signal = before, ""
         self.started = self.last_point = time.monotonic()
-        self.longest = 0.0
+        self.longest = self._heard = 0.0
         self._earlier: dict = {}
 
     def require_more(self, ranks: Ranks, save_seconds: float) -> None:
@@ -53,8 +55,11 @@ class Stop:
             signal.signal(number, handler)
 
     def _hear(self, number: int, frame) -> None:
+        if self.signal and time.monotonic() - self._heard < TOGETHER:
+            return
         if self.signal:
             self._end(number)
+        self._heard = time.monotonic()
         self.signal = signal.Signals(number).name
         again = "Ctrl-C again" if number == signal.SIGINT else "the same again"
         os.write(2, f"fastgrpo: {self.signal}: saving at the end of this phase; {again} ends at once\n".encode())

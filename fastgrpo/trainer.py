@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from fastgrpo.checkpoint import Checkpoints
-from fastgrpo.errors import HealthError, NotFinite, Preempted
+from fastgrpo.errors import HealthError, NotFinite, Preempted, SetupError
 from fastgrpo.evaluate import chosen_metric, evaluate_ways, restored, summary
 from fastgrpo.experience import Experience, collect
 from fastgrpo.faults import fault
@@ -66,7 +66,7 @@ def train(config: Config, parts: Parts, run: Run, progress: Progress) -> dict:
             parts.engine.update_weights(parts.learner.named_weights())
             evaluate_and_save_when_due(config, parts, run, progress)
     except Preempted as reason:
-        save(parts, run, progress)
+        save(parts, run, progress, needed=True)
         saved = f"{reason}: saved after step {progress.step}; go on with --resume {run.directory}"
         raise Preempted(saved) from reason
     before, after = (restored(progress.evaluations.get(name, {})) for name in ("first", "last"))
@@ -172,14 +172,23 @@ def evaluate_and_save_when_due(config: Config, parts: Parts, run: Run, progress:
     if progress.evaluated < step and (step == 0 or last or (config.eval.every and step % config.eval.every == 0)):
         evaluate_now(step, config, parts, run, progress)
     if last or (step and config.checkpoint.every and step % config.checkpoint.every == 0):
-        save(parts, run, progress)
+        save(parts, run, progress, needed=last)
 
 
-def save(parts: Parts, run: Run, progress: Progress) -> None:
+def save(parts: Parts, run: Run, progress: Progress, needed: bool = False) -> bool:
+    """Whether there is a checkpoint of this step now. Raises SetupError where a `needed` one cannot be written."""
     with run.phase("save"):
         fault("save", progress.step)
-        progress.rows = run.rows
-        parts.checkpoints.save(dataclasses.replace(progress, seconds=progress.seconds + run.stop.elapsed()))
+        progress.rows = run.settle()
+        try:
+            path = parts.checkpoints.save(dataclasses.replace(progress, seconds=progress.seconds + run.stop.elapsed()))
+        except SetupError as error:
+            if needed:
+                raise
+            run.note(f"WARNING: step {progress.step}: {error}. Training goes on; the next checkpoint is tried when it is due")
+            return False
+    run.log(f"{path.name} was saved in {parts.checkpoints.seconds:.2f} s")
+    return True
 
 
 def evaluate_now(step: int, config: Config, parts: Parts, run: Run, progress: Progress) -> None:
@@ -204,8 +213,9 @@ def evaluate_now(step: int, config: Config, parts: Parts, run: Run, progress: Pr
     is_best = metric is not None and (progress.best is None or metric > progress.best[1])
     run.log_row({"step": step, "evaluation": found} | ({} if metric is None else {"metric": metric, "best": is_best}))
     if is_best:
-        progress.best = (step, metric)
-        save(parts, run, progress)
+        earlier, progress.best = progress.best, (step, metric)
+        if not save(parts, run, progress):
+            progress.best = earlier
 
 
 def check_grading(experience: Experience, step: int, run: Run, progress: Progress) -> None:

@@ -12,6 +12,7 @@ from fastgrpo.checkpoint import Checkpoints
 from fastgrpo.errors import HealthError, SetupError
 from fastgrpo.manifest import flaw
 from fastgrpo.progress import Progress
+from fastgrpo.resume import newest_valid
 from fastgrpo.saved_state import SavedState
 
 
@@ -141,7 +142,8 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, value):
 
 
 def test_older_ones_make_room_on_a_full_disk_but_not_the_newest_and_the_best(tmp_path, monkeypatch):
-    saved = checkpoints(tmp_path, keep=9)
+    monkeypatch.chdir(tmp_path)
+    saved = checkpoints(Path(), keep=9)  # relative, as run_dir is by default
     for step in (1, 2, 3, 4):
         saved.save(Progress(step=step, best=(2, 0.5)))
     usage = iter([0, 0, 10**12])
@@ -177,3 +179,24 @@ def test_repair_before_going_on(tmp_path):
     saved.repair(Progress(step=2, best=(2, 0.1)))  # step_4 turned out flawed
     assert files(tmp_path) == ["best", "latest", "step_2", "step_4.flawed"]
     assert (pointed(tmp_path, "best"), pointed(tmp_path, "latest")) == ("step_2", "step_2")
+
+
+def test_pointers_of_what_is_gone_are_removed(tmp_path):
+    saved = checkpoints(tmp_path, keep=1)
+    saved.save(Progress(step=2, best=(2, 0.1)))
+    saved.save(Progress(step=4, best=(4, 0.2)))
+    saved.repair(Progress(step=3, best=(1, 0.3)))  # neither is here
+    assert files(tmp_path) == ["step_4.flawed"]
+
+
+@pytest.mark.parametrize("boundary", range(1, 11))
+def test_a_disk_that_fills_up_at_any_point_leaves_a_whole_checkpoint(tmp_path, monkeypatch, boundary):
+    saved = checkpoints(tmp_path, keep=1)
+    saved.save(Progress(step=2, best=(2, 0.1)))
+    monkeypatch.setenv("FASTGRPO_FAULTS", f"write@{saved._boundaries + boundary}:0:full")
+    with pytest.raises(SetupError, match=r"a checkpoint cannot be written: .*No space left"):
+        saved.save(Progress(step=4, best=(4, 0.2)))
+    assert flaw(newest_valid(tmp_path, print)) is None
+    monkeypatch.setenv("FASTGRPO_FAULTS", "")
+    saved.save(Progress(step=6, best=(6, 0.3)))
+    assert files(tmp_path) == ["best", "latest", "step_6"] and pointed(tmp_path, "best") == pointed(tmp_path, "latest") == "step_6"
