@@ -123,9 +123,7 @@ class ResolvedConfig:
     name: str
 
 
-def load_config(
-    source: str | None, overrides: Sequence[str], kind: type[Config] | type[PretrainConfig] = Config
-) -> ResolvedConfig:
+def load_config(source: str | None, overrides: Sequence[str], kind: type[Config] | type[PretrainConfig] = Config) -> ResolvedConfig:
     """Settings of `source` (a packaged recipe, a YAML file, or None for the default recipe) with `key=value` overrides on top.
 
     `kind` is what to make of them. Raises InputError with one line for each thing that is wrong.

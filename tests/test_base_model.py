@@ -8,12 +8,12 @@ from torch.nn import functional as F
 
 from fastgrpo import base_model
 from fastgrpo.arithmetic import exercises, worked_answer
+from fastgrpo.base_model import BaseRecipe, base_model_directory, question_answer_texts
 from fastgrpo.config import LossConfig
 from fastgrpo.learner.native import NativeLearner
 from fastgrpo.model import load_model, load_tokenizer
 from fastgrpo.packing import pack
 from fastgrpo.windows import text_sequences
-from fastgrpo.base_model import BaseRecipe, base_model_directory, question_answer_texts
 
 SMALL = BaseRecipe(texts=2000, hidden=32, intermediate=64, layers=1, heads=1, kv_heads=1, initializer_range=0.1)
 

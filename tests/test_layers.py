@@ -9,8 +9,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    "errors types config config_sections config_errors settings_file faults ranks watchdog progress stop lock lines manifest memory hub config_pretrain",
-    "templates data sources texts windows schedule problem_sets overlap arithmetic rewards accuracy published advantages balance packing loss metrics",
+    "errors types config config_sections config_pretrain config_errors settings_file faults ranks watchdog "
+    "progress stop lock lines manifest memory hub",
+    "templates data sources texts windows schedule problem_sets overlap arithmetic "
+    "rewards accuracy published advantages balance packing loss metrics",
     "attention model rollout learner",
     "run trainer experience updates checkpoint saved_state resume evaluate predictions benchmark pretrain base_model model_source engines "
     "analyze plan doctor data_check reward_check",
@@ -20,6 +22,7 @@ LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.s
 SIBLINGS = {
     *(
         ("config", "config_errors"),
+        ("config", "config_pretrain"),
         ("watchdog", "ranks"),
         ("stop", "ranks"),
         ("lines", "faults"),
@@ -31,11 +34,21 @@ SIBLINGS = {
         ("config_errors", "settings_file"),
     ),
     *(("model", "attention"), ("rollout", "model"), ("learner", "model"), ("pretrain", "checkpoint"), ("trainer", "checkpoint")),
-    *(("trainer", "evaluate"), ("analyze", "evaluate"), ("trainer", "run"), ("evaluate", "run"), ("pretrain", "run"), ("pretrain", "trainer"), ("pretrain", "updates")),
+    *(
+        ("trainer", "evaluate"),
+        ("analyze", "evaluate"),
+        ("trainer", "run"),
+        ("evaluate", "run"),
+        ("pretrain", "run"),
+        ("pretrain", "trainer"),
+        ("pretrain", "updates"),
+    ),
     *(("trainer", "experience"), ("trainer", "updates"), ("experience", "evaluate"), ("experience", "run"), ("run", "predictions")),
     *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "base_model")),
-    *(("cli", edge)
-        for edge in ("report", "experiments", "launch", "launch_pretraining", "launch_evaluation", "spawn", "nodes", "display")),
+    *(
+        ("cli", edge)
+        for edge in ("report", "experiments", "launch", "launch_pretraining", "launch_evaluation", "spawn", "nodes", "display")
+    ),
     *(("launch_pretraining", "launch"), ("config_pretrain", "config_sections"), ("config_pretrain", "settings_file")),
     *(("texts", "data"), ("texts", "sources"), ("texts", "problem_sets"), ("texts", "arithmetic")),
     *(("spawn", "nodes"), ("spawn", "wire"), ("nodes", "wire")),
