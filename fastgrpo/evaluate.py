@@ -8,12 +8,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fastgrpo.accuracy import Evaluation, Prediction, average, measure, pooled, predict
+from fastgrpo.errors import FastgrpoError
 from fastgrpo.types import Prompt, Response, SampleKey, Sampling
 
 if TYPE_CHECKING:
     from fastgrpo.ranks import Ranks
     from fastgrpo.rewards import Grader
     from fastgrpo.rollout import Sampler
+
+
+class EvaluationFailed(FastgrpoError):
+    """A problem set could not be evaluated, on some rank."""
+
 
 Evaluations = Mapping[str, Mapping[str, Evaluation]]
 """By way of drawing ("sampled" or "greedy"), then by problem set."""
@@ -31,13 +37,23 @@ def evaluate_ways(
 ) -> tuple[dict[str, dict[str, Evaluation]], dict[str, list[Prediction]]]:
     """Every problem set, one response to each problem in each way, each rank its share; the numbers, and all predictions by way.
 
-    `after_each` set it may be decided, by raising, to leave it at that.
+    `after_each` set it may be decided, by raising, to leave it at that. Raises EvaluationFailed, on every rank, where one could not
+    evaluate its share.
     """
     evaluations, predictions = {}, {}
     for way in ways:
         sampling, found = replace(sampled, temperature=0.0) if way == "greedy" else sampled, {}
         for name, prompts in sets.items():
-            found[name] = ranks.join(evaluate(sampler, grader, name, ranks.share(prompts), 1, sampling, seed))
+            share, failure = ranks.share(prompts), None
+            try:
+                share = evaluate(sampler, grader, name, share, 1, sampling, seed)
+            except Exception as error:
+                failure = error
+                grader.results()  # what waits there belongs to this set
+            reasons = ranks.gather("" if failure is None else f"{name}: {type(failure).__name__}: {failure}")
+            if any(reasons):
+                raise EvaluationFailed(next(filter(None, reasons))) from failure
+            found[name] = ranks.join(share)
             after_each()
         evaluations[way] = {name: measure(rows) for name, rows in found.items()}
         predictions[way] = [row for rows in found.values() for row in rows]
@@ -109,7 +125,7 @@ def summary(before: Evaluations, after: Evaluations, steps: int, seconds: float)
         "steps": steps,
         "seconds": round(seconds, 1),
         "sets": {
-            way: {name: {"before": before[way][name].accuracy, "after": e.accuracy} for name, e in sets.items()}
+            way: {name: {"before": before[way][name].accuracy if before else None, "after": e.accuracy} for name, e in sets.items()}
             for way, sets in after.items()
         },
     }

@@ -1,8 +1,8 @@
 """Named points where tests inject faults: FASTGRPO_FAULTS="point@step:rank:action[,...]", read only when a point is passed.
 
-Points: sample, grade, learn, save, evaluate; write, a boundary between two writes of a checkpoint, whose step counts them; metrics and
-rollouts, a write of these; memory, a pass of the learner, whose step is the most tokens that fit. Actions: raise, kill, hang, slow, nan,
-stop (SIGTERM to itself), full (the disk is), and for memory oom. `*` matches any step or rank.
+Points: sample, grade, learn, save, evaluate; write, a boundary between two writes of a checkpoint, whose step counts them; metrics,
+rollouts and evals, a write of these; memory, a pass of the learner, whose step is the most tokens that fit. Actions: raise, kill, hang,
+slow, nan, stop (SIGTERM to itself), full (the disk is), and for memory oom. `*` matches any step or rank.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 VARIABLE = "FASTGRPO_FAULTS"
 PLAN = re.compile(
-    r"(?:(sample|grade|learn|save|evaluate|write|metrics|rollouts)@(\d+|\*):(\d+|\*):(raise|kill|hang|slow|nan|stop|full))"
+    r"(?:(sample|grade|learn|save|evaluate|write|metrics|rollouts|evals)@(\d+|\*):(\d+|\*):(raise|kill|hang|slow|nan|stop|full))"
     r"|(?:(memory)@(\d+):(\d+|\*):(oom))"
 )
 SLOW = 8.0  # seconds

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +20,7 @@ from fastgrpo.manifest import rights_of_files
 from fastgrpo.memory import memory_line
 from fastgrpo.predictions import write_predictions
 from fastgrpo.ranks import Ranks
+from fastgrpo.rollout_rows import write_rollouts
 from fastgrpo.stop import Stop
 from fastgrpo.types import PackedBatch, ScoredGroup
 from fastgrpo.watchdog import Watchdog
@@ -152,40 +152,7 @@ class Run:
 
     def write_rollouts(self, step: int, groups: Sequence[ScoredGroup]) -> None:
         """rollouts/step_N.parquet: a row for each response, in order."""
-        if not self.ranks.first:
-            return
-        import pyarrow
-        import pyarrow.parquet
-
-        rows = [
-            {
-                "step": step,
-                "prompt_id": group.prompt.id,
-                "problem": group.prompt.problem,
-                "answer": json.dumps(group.prompt.answer),
-                "sample": sample,
-                "text": rollout.text,
-                "token_ids": rollout.token_ids,
-                "logprobs": rollout.logprobs,
-                "finish_reason": rollout.finish_reason,
-                "formatted": grade.formatted,
-                "grading": grade.status,
-                "reward": reward,
-                "rewards": json.dumps(dict(grade.parts)),
-                "advantage": advantage,
-            }
-            for group in groups
-            for sample, (rollout, grade, reward, advantage) in enumerate(
-                zip(group.rollouts, group.grades, group.rewards, group.advantages, strict=True)
-            )
-        ]
-        path = self.directory / "rollouts" / f"step_{step:06d}.parquet"
-        try:
-            fault("rollouts", step)
-            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-        except OSError as error:  # to be looked at, never needed to go on
-            path.unlink(missing_ok=True)
-            self.note(f"step {step}: its rollouts cannot be written ({error.strerror}); training goes on")
+        self._write_table("rollouts", step, lambda path: write_rollouts(path, step, groups))
 
     def dump(self, name: str, packs: Sequence[PackedBatch]) -> Path:
         """dumps/NAME-rank_K.safetensors: every tensor of this rank's packs, named NUMBER/FIELD, for a look at what went wrong."""
@@ -199,8 +166,19 @@ class Run:
 
     def write_predictions(self, step: int, predictions: Mapping[str, Sequence[Prediction]]) -> None:
         """evals/step_N.parquet: a row for each graded response, with its way of drawing."""
-        if self.ranks.first:
-            write_predictions(self.directory / "evals" / f"step_{step:06d}.parquet", predictions)
+        self._write_table("evals", step, lambda path: write_predictions(path, predictions))
+
+    def _write_table(self, folder: str, step: int, write: Callable[[Path], None]) -> None:
+        """A file to be looked at, never needed to go on: a full disk costs it and no more."""
+        if not self.ranks.first:
+            return
+        path = self.directory / folder / f"step_{step:06d}.parquet"
+        try:
+            fault(folder, step)
+            write(path)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            self.note(f"WARNING: {path} cannot be written ({error.strerror or error}); training goes on")
 
     def _note_stragglers(self, of_ranks: Sequence[Mapping[str, float]]) -> None:
         """Says which rank kept the others waiting in a phase, where it did for long."""

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 
 from fastgrpo.checkpoint import Checkpoints
 from fastgrpo.errors import HealthError, NotFinite, Preempted, SetupError
-from fastgrpo.evaluate import chosen_metric, evaluate_ways, restored, summary
+from fastgrpo.evaluate import EvaluationFailed, chosen_metric, evaluate_ways, restored, summary
 from fastgrpo.experience import Experience, collect
 from fastgrpo.faults import fault
+from fastgrpo.health import check_grading, check_signal
 from fastgrpo.learner.memory import logprobs_in_parts
 from fastgrpo.metrics import experience_metrics, merge, update_metrics
 from fastgrpo.progress import Progress
 from fastgrpo.rollout.parity import parity, require_parity, spread
-from fastgrpo.types import GRADE_STATUSES, PackedBatch, Prompt, Sampling
+from fastgrpo.types import PackedBatch, Prompt, Sampling
 from fastgrpo.updates import cut_updates, own_share
 
 if TYPE_CHECKING:
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from fastgrpo.rewards import Grader, Scorer
     from fastgrpo.rollout import RolloutEngine
     from fastgrpo.run import Run
-
-UNSCORABLE_STEPS = 3  # steps in a row without a single reward before a run ends: a server may be away for one
-GRADED_SHARE = 0.95  # of responses; below, something is wrong with grading rather than with the policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,17 +190,26 @@ def save(parts: Parts, run: Run, progress: Progress, needed: bool = False) -> bo
 
 
 def evaluate_now(step: int, config: Config, parts: Parts, run: Run, progress: Progress) -> None:
-    """Every held-out set under the engine's weights; logged as a row of its own, and the best checkpoint kept if that is asked."""
+    """Every held-out set under the engine's weights; logged as a row of its own, and the best checkpoint kept if that is asked.
+
+    One that fails is left out, and said so; but the first is to show early what is wrong, and raises.
+    """
 
     def stop_point() -> None:
         run.stop_point(parts.checkpoints.seconds)
 
     stop_point()
     with run.phase("evaluate"):
-        fault("evaluate", step)
         sampled = Sampling(config.temperature, config.max_new_tokens, parts.stop)
         sets, ways = parts.held_out, config.eval.ways
-        results, predictions = evaluate_ways(parts.engine, parts.grader, sets, ways, sampled, config.seed, run.ranks, stop_point)
+        try:
+            fault("evaluate", step)
+            results, predictions = evaluate_ways(parts.engine, parts.grader, sets, ways, sampled, config.seed, run.ranks, stop_point)
+        except EvaluationFailed as error:
+            if step == 0:
+                raise error.__cause__ or error from None
+            run.note(f"WARNING: step {step}: the evaluation failed and is left out: {error}")
+            results, predictions, sets = {}, {}, {}
     progress.evaluated = step
     if not sets:
         return
@@ -216,31 +223,3 @@ def evaluate_now(step: int, config: Config, parts: Parts, run: Run, progress: Pr
         earlier, progress.best = progress.best, (step, metric)
         if not save(parts, run, progress):
             progress.best = earlier
-
-
-def check_grading(experience: Experience, step: int, run: Run, progress: Progress) -> None:
-    """Says when grading goes wrong for many; raises HealthError where no response gets a reward for some steps."""
-    statuses = [grade.status for group in experience.drawn for grade in group.grades]
-    ok = statuses.count("ok") / len(statuses)
-    if ok < GRADED_SHARE:
-        counts = ", ".join(f"{statuses.count(status)} {status}" for status in GRADE_STATUSES if status in statuses)
-        run.note(f"step {step}: only {ok:.0%} of the responses were graded in order: {counts}")
-    progress.unscorable_steps = progress.unscorable_steps + 1 if statuses.count("unscorable") == len(statuses) else 0
-    if progress.unscorable_steps == UNSCORABLE_STEPS:
-        raise HealthError(
-            f"step {step}: no response got a reward for {UNSCORABLE_STEPS} steps. The first failure is in the log; "
-            "try the reward function or server by itself"
-        )
-
-
-def check_signal(experience: Experience, step: int, config: Config, run: Run, progress: Progress) -> None:
-    """Says when rewards stop differing; raises HealthError where they have for long."""
-    limit = config.health.steps_without_signal
-    progress.silent_steps = 0 if any(group.has_signal for group in experience.groups) else progress.silent_steps + 1
-    if progress.silent_steps == limit:
-        raise HealthError(
-            f"step {step}: no group had two different rewards for {limit} steps, so nothing can be learned. "
-            "Look at the rollouts: all right means too easy problems, all wrong too hard ones or a grader that reads another format"
-        )
-    if progress.silent_steps == (limit + 1) // 2:
-        run.note(f"step {step}: no group had two different rewards for {progress.silent_steps} steps; at {limit} the run ends")

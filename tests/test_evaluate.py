@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from fastgrpo.accuracy import measure
-from fastgrpo.evaluate import chosen_metric, evaluate, evaluate_ways, request_seed, summary
+from fastgrpo.evaluate import EvaluationFailed, chosen_metric, evaluate, evaluate_ways, request_seed, summary
 from fastgrpo.model import load_model, load_tokenizer
 from fastgrpo.ranks import Ranks
 from fastgrpo.rewards import Grader
@@ -164,3 +164,15 @@ def test_the_metric_that_chooses_the_best_checkpoint_is_the_one_named():
 def test_seeds_are_fixed_by_their_parts_alone():
     assert request_seed(0, 1, "p", 2) == request_seed(0, 1, "p", 2) == 2195310128649602357  # on any machine, in any release
     assert len({request_seed(0, step, "p", j) for step in range(50) for j in range(50)}) == 2500
+
+
+def test_a_share_that_fails_fails_the_evaluation_with_its_cause_and_leaves_no_answers_behind(grader):
+    class Broken(Scripted):
+        def generate(self, prompts, n, sampling, seeds, on_finished=None):
+            on_finished(0, 0, RIGHT)
+            raise RuntimeError("the engine died")
+
+    with pytest.raises(EvaluationFailed, match="a: RuntimeError: the engine died") as failed:
+        evaluate_ways(Broken(None), grader, {"a": PROMPTS}, ("greedy",), Sampling(0.6, 8), 0, Ranks(), lambda: None)
+    assert isinstance(failed.value.__cause__, RuntimeError)
+    assert grader.results() == {}

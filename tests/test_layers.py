@@ -9,48 +9,48 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    "errors types config config_sections config_pretrain config_errors settings_file faults ranks watchdog "
-    "progress stop lock lines manifest memory hub",
-    "templates data sources texts windows schedule problem_sets overlap arithmetic "
-    "rewards accuracy published advantages balance packing loss metrics",
+    "errors types config config_sections config_errors settings_file faults ranks watchdog progress stop lock lines manifest memory hub "
+    "config_pretrain",
+    "templates data sources problem_sets overlap arithmetic rewards accuracy published advantages balance packing loss metrics "
+    "texts windows schedule",
     "attention model rollout learner",
-    "run trainer experience updates checkpoint saved_state resume evaluate predictions benchmark pretrain base_model model_source engines "
-    "analyze plan doctor data_check reward_check",
-    "report experiments integrations launch launch_pretraining launch_evaluation spawn nodes wire display cli __main__ __init__",
+    "run trainer health experience updates checkpoint saved_state resume evaluate predictions benchmark pretrain model_source engines "
+    "rollout_rows analyze plan doctor data_check reward_check base_model",
+    "report experiments integrations launch launch_evaluation spawn nodes wire display cli __main__ __init__ "
+    "launch_pretraining",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 SIBLINGS = {
     *(
         ("config", "config_errors"),
-        ("config", "config_pretrain"),
         ("watchdog", "ranks"),
         ("stop", "ranks"),
         ("lines", "faults"),
         ("checkpoint", "saved_state"),
         ("resume", "checkpoint"),
+        ("trainer", "health"),
+        ("health", "experience"),
+        ("health", "run"),
         ("run", "resume"),
         ("config", "config_sections"),
         ("config", "settings_file"),
         ("config_errors", "settings_file"),
     ),
     *(("model", "attention"), ("rollout", "model"), ("learner", "model"), ("pretrain", "checkpoint"), ("trainer", "checkpoint")),
+    *(("trainer", "evaluate"), ("analyze", "evaluate"), ("trainer", "run"), ("evaluate", "run"), ("pretrain", "run")),
     *(
-        ("trainer", "evaluate"),
-        ("analyze", "evaluate"),
-        ("trainer", "run"),
-        ("evaluate", "run"),
-        ("pretrain", "run"),
-        ("pretrain", "trainer"),
-        ("pretrain", "updates"),
+        ("trainer", "experience"),
+        ("trainer", "updates"),
+        ("experience", "evaluate"),
+        ("experience", "run"),
+        ("run", "predictions"),
+        ("run", "rollout_rows"),
     ),
-    *(("trainer", "experience"), ("trainer", "updates"), ("experience", "evaluate"), ("experience", "run"), ("run", "predictions")),
     *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "base_model")),
-    *(
-        ("cli", edge)
-        for edge in ("report", "experiments", "launch", "launch_pretraining", "launch_evaluation", "spawn", "nodes", "display")
-    ),
-    *(("launch_pretraining", "launch"), ("config_pretrain", "config_sections"), ("config_pretrain", "settings_file")),
+    *(("cli", edge) for edge in ("report", "experiments", "launch", "launch_evaluation", "spawn", "nodes", "display")),
+    *(("config", "config_pretrain"), ("config_pretrain", "config_sections"), ("config_pretrain", "settings_file")),
     *(("texts", "data"), ("texts", "sources"), ("texts", "problem_sets"), ("texts", "arithmetic")),
+    *(("pretrain", "trainer"), ("pretrain", "updates"), ("launch_pretraining", "launch"), ("cli", "launch_pretraining")),
     *(("spawn", "nodes"), ("spawn", "wire"), ("nodes", "wire")),
     *(
         ("__main__", "cli"),

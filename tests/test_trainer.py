@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fastgrpo import trainer
+from fastgrpo import evaluate, trainer
 from fastgrpo.balance import Cost
 from fastgrpo.config import load_config
 from fastgrpo.errors import HealthError, InputError
@@ -263,3 +263,30 @@ def test_frozen_types_refuse_what_cannot_be(tiny_model_dir):
 def test_a_budget_beyond_the_models_context_is_refused(tmp_path, tiny_model_dir, letter_problems):
     with pytest.raises(InputError, match="max_new_tokens=1000 more exceed the model's context of 1024"):
         run(tmp_path, tiny_model_dir, letter_problems, "max_new_tokens=1000")
+
+
+def test_an_evaluation_that_fails_is_left_out_but_for_the_first(tmp_path, tiny_model_dir, letter_problems, monkeypatch):
+    honest, calls = evaluate.evaluate, []
+
+    def failing(*arguments, **named):
+        calls.append(len(calls))
+        if len(calls) in failures:
+            raise RuntimeError("the engine died")
+        return honest(*arguments, **named)
+
+    monkeypatch.setattr(evaluate, "evaluate", failing)
+    settings = (
+        f"data.eval={letter_problems}",
+        "eval.every=1",
+        "eval.ways=[greedy]",
+        "eval.verifier=fast",
+        "checkpoint.best=greedy_average",
+    )
+    failures = {2}
+    summary, _, directory = run(tmp_path, tiny_model_dir, letter_problems, *settings)
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "evaluation" in row] == [0, 2] and summary["greedy_after"] is not None
+    assert "step 1: the evaluation failed and is left out" in (directory / "logs" / "rank_0.log").read_text()
+    failures = {len(calls) + 1}
+    with pytest.raises(RuntimeError, match="the engine died"):
+        run(tmp_path, tiny_model_dir, letter_problems, *settings, name="first")
