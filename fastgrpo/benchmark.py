@@ -104,8 +104,11 @@ def published_for(protocol: Protocol, evaluations: Mapping[str, Evaluation]) -> 
     return {name: share for name, share in found.items() if name in whole}
 
 
-def open_directory(directory: Path, protocol: Protocol) -> None:
-    """Makes the directory, or checks that what is in it was measured in the same way. Raises InputError where not."""
+def open_directory(directory: Path, protocol) -> None:
+    """Makes the directory, or checks that what is in it was measured in the same way. Raises InputError where not.
+
+    `protocol` is any dataclass of plain values, such as Protocol.
+    """
     path = directory / "protocol.json"
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -113,7 +116,7 @@ def open_directory(directory: Path, protocol: Protocol) -> None:
             earlier, now = json.loads(path.read_text()), asdict(protocol)
             different = [f"{key}={now[key]} (there {earlier.get(key)})" for key in now if earlier.get(key) != now[key]]
             if different:
-                raise InputError(f"{directory} holds an evaluation with another protocol: {', '.join(different)}; choose another --out")
+                raise InputError(f"{directory} holds results of another protocol: {', '.join(different)}; choose another --out")
         elif any(directory.iterdir()):
             raise InputError(f"{directory} already holds other files; choose another --out")
         else:

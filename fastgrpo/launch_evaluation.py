@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from fastgrpo.benchmark import Outcome, Protocol, open_directory, run_benchmark
 from fastgrpo.config import RolloutConfig, load_config
@@ -17,6 +18,9 @@ from fastgrpo.rewards import Grader
 from fastgrpo.rollout.endpoint import EndpointSampler
 from fastgrpo.templates import TEMPLATES
 from fastgrpo.types import Problem, Prompt
+
+if TYPE_CHECKING:
+    from fastgrpo.rollout import Sampler
 
 NEVER_DROPPED = 10**9  # tokens: an unanswered problem counts as wrong, so none is left out for its length
 CHOICES = {"verifier": ("fast", "math_verify"), "dtype": ("float32", "bfloat16", "float64"), "engine": ("native", "vllm")}
@@ -53,14 +57,10 @@ def launch_evaluation(request: EvaluationRequest, say: Callable[[str], None]) ->
     """Evaluates; returns the outcome and its directory. Raises the errors of fastgrpo.errors."""
     subject = find_subject(request.model, request.step)
     request = replace(request, template=request.template or template_of(subject))
-    for name, allowed in {**CHOICES, "template": tuple(TEMPLATES)}.items():
-        if getattr(request, name) not in allowed:
-            raise InputError(f"--{name} {getattr(request, name)!r} does not exist; it can be {', '.join(allowed)}")
+    require_choices(request, {**CHOICES, "template": tuple(TEMPLATES)})
     sets = load_sets(request, say)
-    endpoint = None
-    if subject.url:
-        endpoint = EndpointSampler(subject.url, request.served_model, chat=request.chat, concurrency=request.concurrency)
-        endpoint.model = endpoint.model_name()
+    endpoint = find_endpoint(subject, request)
+    if endpoint:
         protocol = protocol_of(replace(request, dtype=""), endpoint.model, weights="")
     else:
         protocol = protocol_of(request, subject.path, weights_stamp(subject.path))
@@ -69,12 +69,25 @@ def launch_evaluation(request: EvaluationRequest, say: Callable[[str], None]) ->
     template = TEMPLATES[request.template]
     with contextlib.ExitStack() as stack:
         grader = stack.enter_context(Grader(template.answer_form, request.verifier, compat=request.compat))
-        if endpoint is None:
-            sampler, prompts = load_engine(subject.path, request, sets, say)
-            stack.callback(sampler.close)
-        else:
-            sampler, prompts = endpoint, {name: text_prompts(problems, request.template) for name, problems in sets.items()}
+        asked = {name: (problems, request.template) for name, problems in sets.items()}
+        sampler, prompts = open_sampler(endpoint, subject.path, request, asked, stack, say)
         return run_benchmark(protocol, prompts, sampler, grader, template.stop, directory, say), directory
+
+
+def require_choices(request, choices: Mapping[str, Sequence[str]]) -> None:
+    """Raises InputError for an option that is none of its choices."""
+    for name, allowed in choices.items():
+        if getattr(request, name) not in allowed:
+            raise InputError(f"--{name} {getattr(request, name)!r} does not exist; it can be {', '.join(allowed)}")
+
+
+def find_endpoint(subject: Subject, request) -> EndpointSampler | None:
+    """The server that the subject is, asked for its model's name; None for a model that is loaded here."""
+    if not subject.url:
+        return None
+    endpoint = EndpointSampler(subject.url, request.served_model, chat=request.chat, concurrency=request.concurrency)
+    endpoint.model = endpoint.model_name()
+    return endpoint
 
 
 def template_of(subject: Subject) -> str:
@@ -124,14 +137,31 @@ def default_directory(subject: Subject, protocol: Protocol) -> Path:
     return (subject.run or Path()) / "evals" / (name + (f"-first{protocol.limit}" if protocol.limit else ""))
 
 
-def load_engine(path: str, request: EvaluationRequest, sets, say: Callable[[str], None]):
-    """The engine on the model, on a GPU if there is one, and its prompts by set."""
+def open_sampler(
+    endpoint: EndpointSampler | None,
+    path: str,
+    request,
+    asked: Mapping[str, tuple[Sequence[Problem], str]],
+    stack: contextlib.ExitStack,
+    say: Callable[[str], None],
+) -> tuple[Sampler, dict[str, list[Prompt]]]:
+    """What samples, closed with the `stack`, and its prompts: for each name, problems rendered by a template."""
+    if endpoint is not None:
+        return endpoint, {name: text_prompts(problems, template) for name, (problems, template) in asked.items()}
+    sampler, prompts = load_engine(path, request, asked, say)
+    stack.callback(sampler.close)
+    return sampler, prompts
+
+
+def load_engine(path: str, request, asked: Mapping[str, tuple[Sequence[Problem], str]], say: Callable[[str], None]):
+    """The engine on the model, on a GPU if there is one, and its prompts by name."""
     from fastgrpo.model import load_model, load_tokenizer
 
     path = model_directory(path, say)
     tokenizer = load_tokenizer(path)
-    template = TEMPLATES[request.template]
-    prompts = {name: render_prompts(problems, template, tokenizer, NEVER_DROPPED)[0] for name, problems in sets.items()}
+    prompts = {
+        name: render_prompts(problems, TEMPLATES[template], tokenizer, NEVER_DROPPED)[0] for name, (problems, template) in asked.items()
+    }
     model = load_model(path, request.dtype)
     longest = max(len(prompt.token_ids) for found in prompts.values() for prompt in found)
     context = getattr(model.config, "max_position_embeddings", None)
@@ -143,7 +173,7 @@ def load_engine(path: str, request: EvaluationRequest, sets, say: Callable[[str]
     return make_engine(settings, model, tokenizer, longest + request.max_new_tokens), prompts
 
 
-def text_prompts(problems: tuple[Problem, ...], template: str) -> list[Prompt]:
+def text_prompts(problems: Sequence[Problem], template: str) -> list[Prompt]:
     """Prompts for a server that tokenises by itself."""
     render = TEMPLATES[template].render
     return [Prompt(p.id, (), p.answer, p.problem, p.columns, text=render(p.problem)) for p in problems]

@@ -12,13 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fastgrpo.accuracy import Prediction
-from fastgrpo.types import Completion, Prompt, Response, SampleKey
+from fastgrpo.types import Completion, Problem, Prompt, Response, SampleKey
 
 
 class Journal:
     """Responses to `prompts` in a JSON-lines file; `known` are those of earlier attempts at the same problems. A torn last line is cut."""
 
-    def __init__(self, path: Path, prompts: Sequence[Prompt]):
+    def __init__(self, path: Path, prompts: Sequence[Prompt | Problem]):
         self.known: dict[SampleKey, Completion] = {}
         self._problems = {prompt.id: prompt.problem for prompt in prompts}
         whole = 0
@@ -52,12 +52,21 @@ class Journal:
         self._file.close()
 
 
+def prediction_row(way: str, prediction: Prediction) -> dict:
+    """A row of such a file: the prediction, and by which way it was drawn. Golds are written as JSON."""
+    return {"way": way} | asdict(prediction) | {"answer": json.dumps(prediction.answer)}
+
+
 def write_predictions(path: Path, predictions: Mapping[str, Sequence[Prediction]]) -> None:
-    """A parquet file that appears whole or not at all: predictions by way of drawing, which is a column. Golds are written as JSON."""
+    """Predictions by way of drawing."""
+    write_rows(path, [prediction_row(way, row) for way, found in predictions.items() for row in found])
+
+
+def write_rows(path: Path, rows: Sequence[dict]) -> None:
+    """A parquet file that appears whole or not at all."""
     import pyarrow
     import pyarrow.parquet
 
-    rows = [{"way": way} | asdict(row) | {"answer": json.dumps(row.answer)} for way, found in predictions.items() for row in found]
     unfinished = path.with_name(path.name + ".tmp")
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), unfinished)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), unfinished)
     os.replace(unfinished, path)

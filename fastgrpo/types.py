@@ -95,11 +95,15 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A response of which only the text is known, as a server or a file of earlier responses gives it; `length` in tokens."""
+    """A response of which only the text is known, as a server or a file of earlier responses gives it; `length` in tokens.
+
+    `prompt_tokens` are those that a server counted in the prompt; 0 where it did not say.
+    """
 
     text: str
     length: int
     finish_reason: FinishReason
+    prompt_tokens: int = 0
 
     @property
     def truncated(self) -> bool:

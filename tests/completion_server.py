@@ -30,6 +30,10 @@ class Server:
     busiest: int = 0
 
 
+class _Http(ThreadingHTTPServer):
+    request_queue_size = 128  # of connections not yet taken up; with the usual 5, a burst of a client's is reset
+
+
 @contextlib.contextmanager
 def completion_server(
     answer: Callable[[dict], tuple[int, dict]], seconds: float = 0.0, models: tuple[str, ...] | str = (MODEL,)
@@ -72,7 +76,7 @@ def completion_server(
                 self.end_headers()
                 self.wfile.write(raw)
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http = _Http(("127.0.0.1", 0), Handler)
     server.url = f"http://127.0.0.1:{http.server_port}/v1"
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()

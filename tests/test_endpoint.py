@@ -72,6 +72,21 @@ def test_a_failure_for_good_keeps_what_was_answered():
     assert heard == [0, 1, 2, 3] and len(server.asked) == 5  # and nothing more is asked of a broken server
 
 
+def test_so_many_failures_as_are_allowed_leave_holes():
+    def answer(request):
+        return failure(400, "too long") if request["prompt"] in ("question 1", "question 4") else echo(request)
+
+    with completion_server(answer) as server:
+        sampler = EndpointSampler(server.url, MODEL, concurrency=1, retries=0)
+        sampler.failures_allowed = 2
+        groups = sampler.generate(PROMPTS, 1, Sampling(0.0, 8), seeds(6, 1))
+        assert [len(group) for group in groups] == [1, 0, 1, 1, 0, 1] and len(server.asked) == 6
+        sampler.failures_allowed = 1
+        with pytest.raises(SetupError, match="too long"):
+            sampler.generate(PROMPTS, 1, Sampling(0.0, 8), seeds(6, 1))
+        assert len(server.asked) == 6 + 5
+
+
 def test_responses_on_their_way_are_kept_when_another_fails():
     heard = []
 

@@ -16,7 +16,7 @@ LAYERS = (
     "attention model rollout learner",
     "run trainer health experience updates checkpoint saved_state resume evaluate predictions benchmark pretrain model_source engines "
     "rollout_rows analyze plan doctor data_check reward_check base_model",
-    "report experiments integrations launch launch_evaluation spawn nodes wire display cli __main__ __init__ "
+    "report experiments integrations launch launch_evaluation launch_analysis spawn nodes wire display cli __main__ __init__ "
     "launch_pretraining",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
@@ -47,7 +47,8 @@ SIBLINGS = {
         ("run", "rollout_rows"),
     ),
     *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "base_model")),
-    *(("cli", edge) for edge in ("report", "experiments", "launch", "launch_evaluation", "spawn", "nodes", "display")),
+    *(("analyze", "predictions"), ("launch_analysis", "launch_evaluation")),
+    *(("cli", edge) for edge in ("report", "experiments", "launch", "launch_evaluation", "launch_analysis", "spawn", "nodes", "display")),
     *(("config", "config_pretrain"), ("config_pretrain", "config_sections"), ("config_pretrain", "settings_file")),
     *(("texts", "data"), ("texts", "sources"), ("texts", "problem_sets"), ("texts", "arithmetic")),
     *(("pretrain", "trainer"), ("pretrain", "updates"), ("launch_pretraining", "launch"), ("cli", "launch_pretraining")),

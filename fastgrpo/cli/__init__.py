@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fastgrpo.cli.analyze import analyze
 from fastgrpo.cli.data import check as data_check
 from fastgrpo.cli.evaluate import evaluate
 from fastgrpo.cli.plan import plan
@@ -32,6 +33,7 @@ def launched(local_rank: Annotated[int | None, typer.Option("--local_rank", "--l
 app.command()(train)
 app.command()(pretrain)
 app.command("eval")(evaluate)
+app.command()(analyze)
 app.command()(plan)
 for name, about, commands in (
     ("config", "Look at settings.", {"show": show}),

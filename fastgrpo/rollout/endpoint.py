@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-ADVICE = f"It must be an OpenAI-compatible server, and {KEY_VARIABLE} hold its key if it wants one; what was answered is kept"
 SAID_CHARS = 300  # of an error that a server reports
 RETRIES = 6  # with the client's growing pauses about half a minute in all
 RETRIES_AT_THE_DOOR = 1  # whether there is a server at all should be known at once
@@ -28,13 +27,23 @@ class EndpointSampler:
     """Implements rollout.Sampler on the server at `url` (which usually ends in /v1). `chat` sends prompts as a user's message.
 
     `model` is the server's name of the model; "" takes the first one it lists. `timeout` in seconds for one response, which is asked for
-    up to `retries` times more where the server is busy or fails. The key comes from the environment variable OPENAI_API_KEY.
+    up to `retries` times more where the server is busy or fails. `failures_allowed` requests may then have failed for good: their
+    responses are missing from what is returned. The key comes from the environment variable `key_variable`.
     """
 
     def __init__(
-        self, url: str, model: str = "", *, chat: bool = False, concurrency: int = 64, timeout: float = 1800.0, retries: int = RETRIES
+        self,
+        url: str,
+        model: str = "",
+        *,
+        chat: bool = False,
+        concurrency: int = 64,
+        timeout: float = 1800.0,
+        retries: int = RETRIES,
+        key_variable: str = KEY_VARIABLE,
     ):
         self.url, self.model, self.chat, self.concurrency, self.timeout, self.retries = url, model, chat, concurrency, timeout, retries
+        self.key_variable, self.failures_allowed = key_variable, 0
 
     def generate(
         self,
@@ -58,7 +67,7 @@ class EndpointSampler:
 
         async def one(client: AsyncOpenAI, i: int, j: int) -> None:
             async with slots:
-                if failures:
+                if len(failures) > self.failures_allowed:
                     return
                 try:
                     completion = await self._complete(client, prompts[i].text, sampling, seeds[i][j])
@@ -71,9 +80,9 @@ class EndpointSampler:
 
         async with self._client(self.retries) as client:
             await asyncio.gather(*(one(client, i, j) for i in range(len(prompts)) for j in range(n)))
-        if failures:
+        if len(failures) > self.failures_allowed:
             raise self._explained(failures[0])
-        return [tuple(found[i, j] for j in range(n)) for i in range(len(prompts))]
+        return [tuple(found[i, j] for j in range(n) if (i, j) in found) for i in range(len(prompts))]
 
     async def _complete(self, client: AsyncOpenAI, text: str, sampling: Sampling, seed: int) -> Completion:
         settings = {
@@ -90,7 +99,7 @@ class EndpointSampler:
         else:
             answer = await client.completions.create(prompt=text, **settings)
         if not getattr(answer, "choices", None):  # the client hands on whatever came with status 200
-            raise SetupError(f"{self.url} gave no completion but {str(answer)[:SAID_CHARS]!r}. {ADVICE}")
+            raise SetupError(f"{self.url} gave no completion but {self.without_key(str(answer))[:SAID_CHARS]!r}. {self._advice()}")
         if answer.usage is None:
             raise InputError(f"{self.url} does not report usage.completion_tokens, so lengths are unknown")
         choice = answer.choices[0]
@@ -99,7 +108,7 @@ class EndpointSampler:
         reason = "length" if choice.finish_reason == "length" else "stop"
         if reason == "stop":
             given += _missing_stop(given, sampling.stop, getattr(choice, "stop_reason", "unsaid"))
-        return Completion(given, answer.usage.completion_tokens, reason)
+        return Completion(given, answer.usage.completion_tokens, reason, getattr(answer.usage, "prompt_tokens", None) or 0)
 
     async def _model_name(self) -> str:
         async with self._client(RETRIES_AT_THE_DOOR) as client:
@@ -114,7 +123,7 @@ class EndpointSampler:
     def _client(self, retries: int) -> AsyncOpenAI:
         from openai import AsyncOpenAI
 
-        return AsyncOpenAI(base_url=self.url, api_key=_key() or "none", max_retries=retries, timeout=self.timeout)
+        return AsyncOpenAI(base_url=self.url, api_key=self._key() or "none", max_retries=retries, timeout=self.timeout)
 
     def _explained(self, error: Exception) -> Exception:
         from openai import OpenAIError
@@ -123,13 +132,17 @@ class EndpointSampler:
             return error
         cause = f": {error.__cause__}" if error.__cause__ else ""
         said = f"{error}{cause}"
-        if _key():
-            said = said.replace(_key(), "(the key)")  # a server may repeat what it was sent
-        return SetupError(f"{self.url} failed: {type(error).__name__}: {said[:SAID_CHARS]}. {ADVICE}")
+        return SetupError(f"{self.url} failed: {type(error).__name__}: {self.without_key(said)[:SAID_CHARS]}. {self._advice()}")
 
+    def without_key(self, text: str) -> str:
+        """What may be shown or written of a server's words: it may repeat what it was sent."""
+        return text.replace(self._key(), "(the key)") if self._key() else text
 
-def _key() -> str:
-    return os.environ.get(KEY_VARIABLE, "")
+    def _key(self) -> str:
+        return os.environ.get(self.key_variable, "")
+
+    def _advice(self) -> str:
+        return f"It must be an OpenAI-compatible server, and {self.key_variable} hold its key if it wants one; what was answered is kept"
 
 
 def _missing_stop(text: str, stop: tuple[str, ...], said: object) -> str:
