@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from fastgrpo.arithmetic import exercises
+from fastgrpo.base_model import base_model_directory
 from fastgrpo.model import load_model, load_tokenizer
-from fastgrpo.pretrain import base_model_directory
 from fastgrpo.rollout.colocated import VllmEngine
 from fastgrpo.rollout.native import NativeEngine
 from fastgrpo.rollout.process_state import require_version

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -25,14 +25,20 @@ from fastgrpo.config_sections import (
     LossConfig,
     RewardConfig,
     RolloutConfig,
+    RunDirectory,
     SamplingConfig,
+    deepspeed_computes_this,
 )
 from fastgrpo.errors import InputError
-from fastgrpo.settings_file import Setting, read_overrides, read_source, recipe_names, yaml_line
+from fastgrpo.settings_file import TRAINING, Recipes, Setting, read_overrides, read_source, yaml_line
+
+if TYPE_CHECKING:
+    from fastgrpo.config_pretrain import PretrainConfig
 
 
 class Config(BaseModel):
     model_config = RULES
+    recipes: ClassVar[Recipes] = TRAINING
     model: str = Field(min_length=1, description="builtin:base, a directory, or ORG/NAME on the Hub")
     template: Literal["r1", "qwen_math", "no", "4-shot", "open-reasoner-zero", "prime-zero"] = Field(
         description="the prompt around the question"
@@ -52,7 +58,7 @@ class Config(BaseModel):
     dtype: Literal["float32", "bfloat16", "float64"] = Field(description="in which the model computes")
     steps: int = Field(ge=1, description="rollout batches")
     seed: int = Field(default=0, ge=0, lt=2**32, description="of sampling and of data order")
-    run_dir: str = Field(default="", description='where the run is written; "" is runs/RECIPE-TIME')
+    run_dir: RunDirectory = Field(default="", description='where the run is written; "" is runs/RECIPE-TIME')
     tokens_per_pack: int = Field(default=16384, ge=1, description="tokens of one forward pass; changes speed and memory, never the result")
     sampling: SamplingConfig = SamplingConfig()
     reward: RewardConfig = RewardConfig()
@@ -62,12 +68,7 @@ class Config(BaseModel):
     checkpoint: CheckpointConfig = CheckpointConfig()
     health: HealthConfig = HealthConfig()
 
-    @field_validator("run_dir")
-    @classmethod
-    def _stays_below(cls, run_dir: str) -> str:
-        if ".." in Path(run_dir).parts:
-            raise ValueError("it must not lead upwards with `..`; give a path below this directory, or an absolute one")
-        return run_dir
+    _deepspeed_computes_this = field_validator("learner")(deepspeed_computes_this)
 
     @field_validator("updates_per_rollout")
     @classmethod
@@ -76,14 +77,6 @@ class Config(BaseModel):
         if prompts is not None and samples is not None and prompts * samples % updates:
             raise ValueError(f"it must divide prompts_per_step * samples_per_prompt = {prompts} * {samples} = {prompts * samples}")
         return updates
-
-    @field_validator("learner")
-    @classmethod
-    def _deepspeed_computes_this(cls, learner: LearnerConfig, info: ValidationInfo) -> LearnerConfig:
-        why = learner.refusal(info.data["dtype"]) if "dtype" in info.data else ""
-        if learner.engine == "deepspeed" and why:
-            raise ValueError(why)
-        return learner
 
     @field_validator("rollout")
     @classmethod
@@ -125,30 +118,31 @@ class Config(BaseModel):
 class ResolvedConfig:
     """A checked config. `origins` maps every dotted key to "default", "recipe NAME", "FILE:LINE" or "command line"."""
 
-    config: Config
+    config: Config | PretrainConfig
     origins: Mapping[str, str]
     name: str
 
 
-def load_config(source: str | None, overrides: Sequence[str]) -> ResolvedConfig:
-    """Settings of `source` (a packaged recipe, a YAML file, or None for the recipe `tiny`) with `key=value` overrides on top.
+def load_config(source: str | None, overrides: Sequence[str], kind: type[Config] | type[PretrainConfig] = Config) -> ResolvedConfig:
+    """Settings of `source` (a packaged recipe, a YAML file, or None for the default recipe) with `key=value` overrides on top.
 
-    Raises InputError with one line for each thing that is wrong.
+    `kind` is what to make of them. Raises InputError with one line for each thing that is wrong.
     """
-    source = "tiny" if source is None else source
-    fields = dict(_fields(Config))
+    recipes = kind.recipes
+    source = recipes.default if source is None else source
+    fields = dict(_fields(kind))
     sections = {key.rpartition(".")[0] for key in fields} - {""}
-    reading = read_source(source, sections).then(read_overrides(overrides, sections))
+    reading = read_source(source, sections, recipes).then(read_overrides(overrides, sections))
     known = {key: setting for key, setting in reading.settings.items() if key in fields}
     problems = [*reading.problems, *(unknown(key, setting, fields) for key, setting in reading.settings.items() if key not in fields)]
     config = None
     try:
-        config = Config.model_validate(_nested(known, sections))
+        config = kind.model_validate(_nested(known, sections))
     except ValidationError as error:
-        problems += invalid(error, source, known, fields, skip_missing=reading.unreadable)
+        problems += invalid(error, source, known, fields, recipes, skip_missing=reading.unreadable)
     if problems or config is None:
         raise InputError("\n".join(problems))
-    name = source if source in recipe_names() else Path(source).stem
+    name = source if source in recipes.names() else Path(source).stem
     return ResolvedConfig(config, {key: known[key].origin if key in known else "default" for key in fields}, name)
 
 

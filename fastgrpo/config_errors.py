@@ -10,11 +10,16 @@ from typing import Literal, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from fastgrpo.settings_file import Setting
+from fastgrpo.settings_file import Recipes, Setting
 
 
 def invalid(
-    error: ValidationError, source: str, known: Mapping[str, Setting], fields: Mapping[str, FieldInfo], skip_missing: bool
+    error: ValidationError,
+    source: str,
+    known: Mapping[str, Setting],
+    fields: Mapping[str, FieldInfo],
+    recipes: Recipes,
+    skip_missing: bool,
 ) -> list[str]:
     """One line for each setting that pydantic refused, or missed in `source`."""
     lines = {}
@@ -28,7 +33,7 @@ def invalid(
             reason = str(item["ctx"]["error"]) if item["type"] == "value_error" else allowed
             lines[key] = f"{known[key].origin}: {key} is {_short(known[key].value)}; {reason}"
         elif not skip_missing:
-            lines[key] = f"{source}: {key} is missing; {allowed}. Set it, or begin the file with `recipe: tiny`"
+            lines[key] = f"{source}: {key} is missing; {allowed}. Set it, or begin the file with `recipe: {recipes.default}`"
     return list(lines.values())
 
 

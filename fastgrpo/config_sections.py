@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 
 def as_tuple(given: object) -> object:
@@ -18,6 +19,15 @@ Sources = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if i
 """One name or a list of them."""
 
 Numbers = Annotated[tuple[float, ...], BeforeValidator(as_tuple)]
+
+
+def _stays_below(run_dir: str) -> str:
+    if ".." in Path(run_dir).parts:
+        raise ValueError("it must not lead upwards with `..`; give a path below this directory, or an absolute one")
+    return run_dir
+
+
+RunDirectory = Annotated[str, AfterValidator(_stays_below)]
 
 
 Way = Literal["sampled", "greedy"]
@@ -142,6 +152,14 @@ class LearnerConfig(BaseModel):
         return ""
 
 
+def deepspeed_computes_this(learner: LearnerConfig, info: ValidationInfo) -> LearnerConfig:
+    """A validator of `learner` for configs with a `dtype` before it."""
+    why = learner.refusal(info.data["dtype"]) if "dtype" in info.data else ""
+    if learner.engine == "deepspeed" and why:
+        raise ValueError(why)
+    return learner
+
+
 class EvalConfig(BaseModel):
     model_config = RULES
     every: int = Field(default=0, ge=0, description="steps between evaluations; 0 is only before and after training")
@@ -149,7 +167,7 @@ class EvalConfig(BaseModel):
     verifier: Literal["fast", "math_verify"] = Field(default="math_verify", description="how evaluation compares answers")
 
 
-class CheckpointConfig(BaseModel):
+class SavingConfig(BaseModel):
     model_config = RULES
     every: int = Field(default=10, ge=0, description="steps between checkpoints; 0 is only the last")
     keep: int = Field(default=2, ge=1, description="newest checkpoints that are kept; the best is kept beside them")
@@ -158,15 +176,21 @@ class CheckpointConfig(BaseModel):
         gt=0,
         description="seconds from its start by which the run has saved and ended, as a queue asks for; null is none",
     )
+
+
+class CheckpointConfig(SavingConfig):
     best: Literal["none", "greedy_average", "greedy_pooled", "sampled_average", "sampled_pooled"] = Field(
         default="none", description="keep the checkpoint with the highest such accuracy: the mean over problem sets, or over problems"
     )
 
 
-class HealthConfig(BaseModel):
+class WatchConfig(BaseModel):
     model_config = RULES
     phase_seconds: float = Field(default=7200.0, gt=0, description="a phase of a step that takes longer is a hang, and ends the run")
     skipped_updates: int = Field(
         default=3, ge=1, description="stop after so many updates in a row whose gradient is not finite; each is skipped"
     )
+
+
+class HealthConfig(WatchConfig):
     steps_without_signal: int = Field(default=20, ge=1, description="stop after so many steps in which no group had two different rewards")

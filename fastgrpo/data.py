@@ -7,6 +7,8 @@ Prompts are rendered and tokenised once, without special tokens: a template is t
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import math
 import random
 import re
@@ -40,16 +42,25 @@ class ProblemSet:
     warnings: tuple[str, ...] = ()
 
     def skipped_lines(self, limit: int = 5) -> list[str]:
-        """A count, then the first `limit` reasons with their rows; rows in sequence with one reason share a line. Empty if none is."""
-        if not self.skipped:
-            return []
-        unit, runs = _unit(self.source), list(_runs(self.skipped))
-        lines = [f"{self.source}: {len(self.skipped):,} of {len(self.skipped) + len(self.problems):,} rows skipped"]
-        for first, last, reason in runs[:limit]:
-            lines.append(f"  {unit} {first}: {reason}" if first == last else f"  {unit}s {first} to {last}: {reason}")
-        if len(runs) > limit:
-            lines.append(f"  and {len(self.skipped) - sum(last - first + 1 for first, last, _ in runs[:limit]):,} more rows")
-        return lines
+        return skipped_lines(self.source, self.skipped, len(self.problems), limit)
+
+    def fingerprint(self) -> str:
+        """A hash of questions and answers, in order."""
+        text = json.dumps([(p.problem, p.answer) for p in self.problems], ensure_ascii=False)
+        return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def skipped_lines(source: str, skipped: Sequence[SkippedRow], used: int, limit: int = 5) -> list[str]:
+    """A count, then the first `limit` reasons with their rows; rows in sequence with one reason share a line. Empty if none is."""
+    if not skipped:
+        return []
+    unit, runs = _unit(source), list(_runs(skipped))
+    lines = [f"{source}: {len(skipped):,} of {len(skipped) + used:,} rows skipped"]
+    for first, last, reason in runs[:limit]:
+        lines.append(f"  {unit} {first}: {reason}" if first == last else f"  {unit}s {first} to {last}: {reason}")
+    if len(runs) > limit:
+        lines.append(f"  and {len(skipped) - sum(last - first + 1 for first, last, _ in runs[:limit]):,} more rows")
+    return lines
 
 
 def row_number(problem: Problem) -> int:
@@ -71,7 +82,7 @@ def load_problems(source: str, problem_column: str, answer_column: str) -> Probl
         near = difflib.get_close_matches(source, PRESETS, cutoff=0.5)
         meant = f"did you mean {' or '.join(near)}? " if near else ""
         raise InputError(f"{source} is not a problem set; {meant}known by name are {', '.join(PRESETS)}; else it can be {SOURCES}")
-    return _usable(source, read_rows(source), problem_column, answer_column)
+    return usable_problems(source, read_rows(source), problem_column, answer_column)
 
 
 def render_prompts(problems: Sequence[Problem], template: Template, tokenizer, max_prompt_tokens: int) -> tuple[list[Prompt], int]:
@@ -113,7 +124,7 @@ def _preset(name: str) -> ProblemSet:
     preset = PRESETS[name]
     try:
         rows = read_hub(preset.hub, preset.config, preset.split)
-        loaded, found = _usable(name, rows, preset.problem, preset.answer, preset.take), len(rows.readable)
+        loaded, found = usable_problems(name, rows, preset.problem, preset.answer, preset.take), len(rows.readable)
     except InputError as error:
         raise InputError(f"{error}. A name knows its columns; instead of {name}, {preset.source} or a file can be given") from error
     if preset.rows in (None, found):
@@ -121,7 +132,7 @@ def _preset(name: str) -> ProblemSet:
     return replace(loaded, warnings=(f"{name}: {preset.source} has {found:,} rows, {preset.rows:,} were expected; it may have changed",))
 
 
-def _usable(
+def usable_problems(
     source: str, rows: Rows, problem_column: str, answer_column: str, take: Callable[[object], object] = as_published
 ) -> ProblemSet:
     if not rows.readable and not rows.skipped:
@@ -154,7 +165,7 @@ def _question(row: Mapping, column: str) -> str:
     text = row[column]
     if not isinstance(text, str) and text is not None:
         raise ValueError(f"column {column!r} holds {type(text).__name__}, expected text")
-    _require_content(text, column)
+    require_content(text, column)
     return text
 
 
@@ -166,11 +177,11 @@ def _answer(row: Mapping, column: str, take: Callable[[object], object]) -> Answ
         if isinstance(part, bool) or not isinstance(part, str | int | float | None):
             inside = "a list with " if isinstance(answer, list) else ""
             raise ValueError(f"column {column!r} holds {inside}{type(part).__name__}, expected text, a number or a list of these")
-        _require_content(part, column)
+        require_content(part, column)
     return answer
 
 
-def _require_content(value: str | int | float | None, column: str) -> None:
+def require_content(value: str | int | float | None, column: str) -> None:
     if value is None or (isinstance(value, str) and not value.strip()):
         raise ValueError(f"column {column!r} is empty; every problem needs a question and an answer")
     if isinstance(value, float) and not math.isfinite(value):

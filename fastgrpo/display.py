@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -17,31 +19,42 @@ if TYPE_CHECKING:
 
 SHOWN = 12  # steps that the live table keeps in sight
 COLUMNS = ("step", "reward", "length", "cut", "silent", "entropy", "clip", "|grad|", "tok/s", "sec")
+TEXT_COLUMNS = ("step", "loss", "tokens", "lr", "|grad|", "tok/s", "sec")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How the steps of a command are shown: `cells` of a row below `columns`, `measured` as lines."""
+
+    command: str
+    columns: tuple[str, ...]
+    cells: Callable[[dict], tuple[str, ...]]
+    measured: Callable[[dict], list[str]]
 
 
 class PlainDisplay:
     """Implements run.Observer with lines of text."""
 
-    def __init__(self, console: Console):
-        self.console = console
+    def __init__(self, console: Console, look: Look):
+        self.console, self.look = console, look
         self.steps = 0
         self.first_step_at: float | None = None
         self.steps_before: int | None = None  # of an earlier process, where the run was resumed
 
     def begin(self, name: str, steps: int) -> None:
         self.steps = steps
-        self.console.print(f"fastgrpo train {name}: {steps} steps", highlight=False)
+        self.console.print(f"fastgrpo {self.look.command} {name}: {steps} steps", highlight=False)
 
     def phase(self, name: str) -> None:
-        if self.first_step_at is None and name == "sample":
+        if self.first_step_at is None and name in ("sample", "learn"):  # what a step begins with
             self.first_step_at = time.monotonic()
 
     def row(self, row: dict) -> None:
         if "evaluation" in row:
-            for line in evaluation_lines(row):
+            for line in self.look.measured(row):
                 self.note(line)
         else:
-            cells = zip(COLUMNS, step_cells(row), strict=True)
+            cells = zip(self.look.columns, self.look.cells(row), strict=True)
             self.note("  ".join(f"{name} {cell}" for name, cell in cells) + f"  left {self.time_left(row['step'])}")
 
     def note(self, text: str) -> None:
@@ -77,8 +90,8 @@ class NoDisplay:
 class LiveDisplay(PlainDisplay):
     """The same on a terminal: the latest steps in a table that is redrawn in place, with the current phase below it."""
 
-    def __init__(self, console: Console):
-        super().__init__(console)
+    def __init__(self, console: Console, look: Look):
+        super().__init__(console, look)
         self.rows: list[dict] = []
         self.current = ""
         self.live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
@@ -100,18 +113,18 @@ class LiveDisplay(PlainDisplay):
     def end(self) -> None:
         self.live.stop()
         if self.rows:
-            self.console.print(steps_table(self.rows))
+            self.console.print(steps_table(self.rows, self.look))
 
     def _render(self):
         if not self.rows:
             return Text(f"{self.current} ...")
         step = self.rows[-1]["step"]
-        return Group(steps_table(self.rows), Text(f"step {step} of {self.steps}, {self.current}, {self.time_left(step)} left"))
+        return Group(steps_table(self.rows, self.look), Text(f"step {step} of {self.steps}, {self.current}, {self.time_left(step)} left"))
 
 
-def make_display() -> PlainDisplay:
+def make_display(look: Look) -> PlainDisplay:
     console = Console()
-    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
+    return LiveDisplay(console, look) if console.is_terminal else PlainDisplay(console, look)
 
 
 def step_cells(row: dict) -> tuple[str, ...]:
@@ -132,12 +145,25 @@ def step_cells(row: dict) -> tuple[str, ...]:
     )
 
 
-def steps_table(rows: list[dict]) -> Table:
+def text_cells(row: dict) -> tuple[str, ...]:
+    """One update of pretraining: loss in nats per token, predicted tokens, seconds."""
+    return (
+        str(row["step"]),
+        "none" if row["loss"] is None else f"{row['loss']:.4f}",
+        str(row["tokens"]),
+        f"{row['lr']:.2e}",
+        f"{row['grad_norm']:.3f}",
+        str(row["tokens_per_second"]),
+        f"{sum(row['seconds'].values()):.1f}",
+    )
+
+
+def steps_table(rows: list[dict], look: Look) -> Table:
     table = Table(box=None, padding=(0, 1))
-    for name in COLUMNS:
+    for name in look.columns:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*step_cells(row))
+        table.add_row(*look.cells(row))
     return table
 
 
@@ -152,6 +178,23 @@ def evaluation_lines(row: dict) -> list[str]:
     if row.get("best"):
         lines.append(f"step {row['step']}: the best checkpoint so far, {row['metric']:.1%}")
     return lines
+
+
+def loss_lines(row: dict) -> list[str]:
+    """One line for each source of texts held out."""
+    return [f"step {row['step']}: loss {found['loss']:.4f} nats per token on {name}" for name, found in row["evaluation"].items()]
+
+
+TRAINING = Look("train", COLUMNS, step_cells, evaluation_lines)
+PRETRAINING = Look("pretrain", TEXT_COLUMNS, text_cells, loss_lines)
+
+
+def closing_losses(summary: dict) -> str:
+    """Loss on texts held out before and after, and what was read."""
+    lines = [f"{summary['steps']} updates, {summary['tokens']:,} tokens in {summary['seconds']:.0f} s"]
+    for name, before in summary["loss_before"].items():
+        lines.append(f"loss on {name}: {before:.4f} before, {summary['loss_after'][name]:.4f} after, nats per token")
+    return "\n".join(lines)
 
 
 def closing_table(summary: dict) -> Table | str:

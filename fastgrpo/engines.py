@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fastgrpo.config import Config, RolloutConfig
+    from fastgrpo.config_pretrain import PretrainConfig
     from fastgrpo.learner import Learner
     from fastgrpo.rollout import RolloutEngine, Weights
 
 
-def make_learner(config: Config, model) -> Learner:
-    """Raises SetupError where DeepSpeed is asked for and not installed."""
-
-    def lr_at(update: int) -> float:
-        return config.lr
-
+def make_learner(config: Config | PretrainConfig, model, lr_at: Callable[[int], float] | None = None) -> Learner:
+    """`lr_at` is the learning rate of each update, by default config.lr. Raises SetupError where DeepSpeed is asked for, not installed."""
+    lr_at = lr_at or (lambda update: config.lr)
     if config.learner.compile:
         from fastgrpo.learner.compiled import compile_layers
 
@@ -49,7 +48,7 @@ def make_both(config: Config, model, tokenizer) -> tuple[Learner, RolloutEngine]
     return learner, make_engine(settings, sampled, tokenizer, context, learner.named_weights, own=not spreads)
 
 
-def with_lora(config: Config, model):
+def with_lora(config: Config | PretrainConfig, model):
     """The module that learns: `model` itself, or its twin with adapters. Raises InputError, and SetupError without peft."""
     if not config.learner.lora_rank:
         return model

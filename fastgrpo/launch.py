@@ -27,6 +27,8 @@ from fastgrpo.stop import Stop
 from fastgrpo.templates import TEMPLATES
 
 if TYPE_CHECKING:
+    from fastgrpo.config_pretrain import PretrainConfig
+    from fastgrpo.learner import Learner
     from fastgrpo.types import Prompt
 
 
@@ -36,11 +38,7 @@ def launch(resolved: ResolvedConfig, observer: Observer, resume: str = "never", 
     `resume` is what --resume says. Raises the errors of fastgrpo.errors, before any long work where it can.
     """
     config, said, first = resolved.config, [], int(os.environ.get("RANK", "0")) == 0
-    found = find_resume(resume, resolved, said.append) if first else None  # it may have to read all of a checkpoint
-    if config.run_dir and first and not (found and found.in_place):
-        require_usable(Path(config.run_dir))
-    if found and found.checkpoint:
-        require_same_run(found, config, allow_changes, said.append)
+    found = find_earlier(resume, resolved, allow_changes, said.append) if first else None  # it may have to read all of a checkpoint
     check(config)
     sources = (config.data.train, *config.data.eval)
     sets = {source: load_problems(source, config.data.problem, config.data.answer) for source in sources}
@@ -52,6 +50,16 @@ def launch(resolved: ResolvedConfig, observer: Observer, resume: str = "never", 
             return _run(resolved, sets, observer, stop, found, said)
     finally:
         observer.end()
+
+
+def find_earlier(resume: str, resolved: ResolvedConfig, allow_changes: bool, say: Callable[[str], None]) -> Resume | None:
+    """What `--resume` asks to go on with. Raises InputError where it cannot, or where run_dir holds something else."""
+    found = find_resume(resume, resolved, say)
+    if resolved.config.run_dir and not (found and found.in_place):
+        require_usable(Path(resolved.config.run_dir))
+    if found and found.checkpoint:
+        require_same_run(found, resolved.config, allow_changes, say)
+    return found
 
 
 def check(config: Config) -> None:
@@ -86,8 +94,7 @@ def _run(
         ranks, path = meet(config.model, say)
         seed_random_state(config.seed, ranks)
         found = ranks.gather(found)[0]
-        new = Path(config.run_dir or f"runs/{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-        directory = ranks.gather(found.directory if found else new)[0]
+        directory = run_directory(resolved, found, ranks)
         tokenizer, model, reference, prompts = load_all(path, config, sets, say)
         ranks.same_weights(model)
         from fastgrpo.model import training_cost
@@ -98,15 +105,8 @@ def _run(
         stack.callback(engine.close)
         for line in engine_lines(engine):
             say(line)
-        progress = found.progress if found else Progress()
-        if found and found.checkpoint:
-            observer.phase("restoring")
-            if not found.checkpoint.is_dir():
-                raise InputError(f"rank {ranks.rank} cannot see {found.checkpoint}: to resume, all machines need the same disk")
-            saved = SavedState(found.checkpoint / "trainer")
-            restore_random_state(saved, ranks)
-            learner.load_state(saved.trained(), progress.updates)
-            say(f"resuming after step {progress.step} of {found.run}")
+        observer.phase("restoring")
+        progress = restore(found, learner, ranks, say)
         run = stack.enter_context(Run(directory, observer, ranks, config.health.phase_seconds, found, stop))
         run.log("\n".join(said))
         keep = run.log
@@ -114,9 +114,7 @@ def _run(
         from fastgrpo.trainer import Parts, train
 
         facts = {"config.yaml": to_yaml(resolved), "data.json": fingerprints(sets)}
-        adapter = learner.model if config.learner.lora_rank and not config.learner.spreads_weights else None
-        folder = run.directory / "checkpoints"
-        checkpoints = Checkpoints(folder, model, tokenizer, learner, ranks, config.checkpoint.keep, facts, adapter)
+        checkpoints = open_checkpoints(directory, ranks, config, model, tokenizer, learner, facts)
         checkpoints.repair(progress if found else None)
         parts = Parts(
             engine=engine,
@@ -134,6 +132,33 @@ def _run(
         run.write("summary.json", json.dumps(summary, indent=1) + "\n")
         ranks.gather("done")  # none takes its engine down while another still needs it
     return summary, directory
+
+
+def run_directory(resolved: ResolvedConfig, found: Resume | None, ranks: Ranks) -> Path:
+    """Where the run is written, the same on every rank."""
+    new = Path(resolved.config.run_dir or f"runs/{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    return ranks.gather(found.directory if found else new)[0]
+
+
+def restore(found: Resume | None, learner: Learner, ranks: Ranks, say: Callable[[str], None]) -> Progress:
+    """Puts the learner, and torch's random state, to where the found run was saved, and gives its progress; a new one without it."""
+    if not (found and found.checkpoint):
+        return Progress()
+    if not found.checkpoint.is_dir():
+        raise InputError(f"rank {ranks.rank} cannot see {found.checkpoint}: to resume, all machines need the same disk")
+    saved = SavedState(found.checkpoint / "trainer")
+    restore_random_state(saved, ranks)
+    learner.load_state(saved.trained(), found.progress.updates)
+    say(f"resuming after step {found.progress.step} of {found.run}")
+    return found.progress
+
+
+def open_checkpoints(
+    directory: Path, ranks: Ranks, config: Config | PretrainConfig, model, tokenizer, learner: Learner, facts: Mapping[str, str]
+) -> Checkpoints:
+    """Those of the run in `directory`."""
+    adapter = learner.model if config.learner.lora_rank and not config.learner.spreads_weights else None
+    return Checkpoints(directory / "checkpoints", model, tokenizer, learner, ranks, config.checkpoint.keep, facts, adapter)
 
 
 def meet(model: str, say: Callable[[str], None]) -> tuple[Ranks, str]:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from fastgrpo.base_model import base_model_directory
 from fastgrpo.errors import InputError, SetupError
 from fastgrpo.hub import offline_without_hub
-from fastgrpo.pretrain import base_model_directory
 
 BUILTIN_MODEL = "builtin:base"
 MODEL_FILES = {"config.json": ["config.json"], "weights": ["*.safetensors"], "a tokenizer": ["tokenizer*", "vocab*"]}

@@ -1,147 +1,116 @@
-"""Language-model training on concatenated question-answer text, and with it the small base model of the `tiny` recipe.
+"""Continual pretraining: full-token language modelling on packed texts, update after update (arXiv:2503.20783, section 3.4).
 
-What surprises: there is no second loss. With advantage 1 and no old policy, the policy gradient of every token is the gradient of
-its cross-entropy, so pretraining runs through the same packs, learner and kernel (arXiv:2503.20783, section 3.4, in miniature).
+What surprises: there is no second loss. With advantage 1 and no old policy, the policy gradient of every token is the gradient of its
+cross-entropy, so pretraining has the packs, learner, kernel and health checks of reinforcement learning; a step is one update.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
-import random
-import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastgrpo.arithmetic import exercises, imperfect_answer
-from fastgrpo.types import TrainingSequence
+from fastgrpo.checkpoint import Checkpoints
+from fastgrpo.errors import Preempted
+from fastgrpo.faults import fault
+from fastgrpo.progress import Progress
+from fastgrpo.trainer import lower_budget, save, update
+from fastgrpo.updates import own_share
+from fastgrpo.windows import Windows, draw_updates, text_sequences
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-END = "<|endoftext|>"
+    from fastgrpo.balance import Cost
+    from fastgrpo.config_pretrain import PretrainConfig
+    from fastgrpo.learner import Learner
+    from fastgrpo.run import Run
 
 
 @dataclass(frozen=True, slots=True)
-class BaseRecipe:
-    """The built-in base model: a Qwen2 of 0.5 M parameters and the text it reads once, about a minute on two CPU cores."""
+class TextParts:
+    """What pretraining is made of: `updates` over `windows`, with a learning rate each; `held_out` maps a source to its windows."""
 
-    texts: int = 20_000
-    texts_per_update: int = 16
-    lr: float = 3e-3
-    warmup: int = 20
-    vocabulary: int = 512
-    hidden: int = 96
-    intermediate: int = 288
-    layers: int = 4
-    heads: int = 3
-    kv_heads: int = 3
-    initializer_range: float = 0.09  # about 1 / sqrt(hidden); with the usual 0.02 a minute is too short to learn to add
-    seed: int = 0
+    learner: Learner
+    windows: Windows
+    held_out: Mapping[str, Windows]
+    updates: int
+    lr_at: Callable[[int], float]
+    cost: Cost
+    checkpoints: Checkpoints
 
 
-def base_model_directory(cache: Path, say: Callable[[str], None], recipe: BaseRecipe | None = None) -> Path:
-    """The directory of the built-in base model, made on first use. The key is the text it reads and its settings."""
-    recipe = recipe or BaseRecipe()
-    corpus = question_answer_texts(recipe.texts, recipe.seed)
-    key = hashlib.sha256(json.dumps([asdict(recipe), corpus]).encode()).hexdigest()[:16]
-    directory = cache / f"base-{key}"
-    if (directory / "config.json").exists():
-        say(f"base model: {directory} (from the cache)")
-        return directory
-    say(f"base model: made once from {recipe.texts} question-answer texts, about a minute")
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="unfinished-", dir=cache) as scratch:
-        unfinished = Path(scratch) / directory.name
-        _make_base(unfinished, corpus, recipe, say)
-        try:
-            os.rename(unfinished, directory)
-        except OSError:  # another process was first: the key says that its model is the same
-            if not (directory / "config.json").exists():
-                raise
-    return directory
+def pretrain(config: PretrainConfig, parts: TextParts, run: Run, progress: Progress) -> dict:
+    """Runs the updates that are left; returns the summary. Raises HealthError where the run cannot learn any more, and Preempted, after
+    saving, where it was told to stop."""
+    updates = draw_updates(parts.windows.lengths, config.epochs, config.seed, parts.updates)
+    try:
+        evaluate_and_save_when_due(config, parts, run, progress)
+        for windows in islice(updates, progress.step, None):
+            learn_update(windows, config, parts, run, progress)
+            evaluate_and_save_when_due(config, parts, run, progress)
+    except Preempted:
+        save(parts, run, progress, needed=True)
+        raise
+    losses = ({name: found["loss"] for name, found in progress.evaluations.get(when, {}).items()} for when in ("first", "last"))
+    return {
+        "steps": parts.updates,
+        "epochs": config.epochs,
+        "tokens": config.epochs * parts.windows.predicted,
+        "seconds": round(progress.seconds + run.stop.elapsed(), 1),
+        **dict(zip(("loss_before", "loss_after"), losses, strict=True)),
+    }
 
 
-def question_answer_texts(count: int, seed: int) -> list[tuple[str, str]]:
-    """Questions of the train split, each with an answer that is right less than half of the time."""
-    rng = random.Random(seed)
-    return [(drawn.problem, imperfect_answer(drawn, rng)) for drawn in islice(exercises("train", seed), count)]
+def learn_update(windows: Sequence[int], config: PretrainConfig, parts: TextParts, run: Run, progress: Progress) -> None:
+    """One optimizer update. Its divisor is the number of its predicted tokens, over all ranks."""
+    step, lr, started = progress.step + 1, parts.lr_at(parts.learner.updates), time.monotonic()
+    with run.phase("learn"):
+        budget = progress.budget(config.tokens_per_pack)
+        sequences = text_sequences([parts.windows[window] for window in windows])
+        packs, layout = own_share(sequences, config, parts.cost, run.ranks, budget)
+        report = update(packs, step, config, parts, run, progress)
+        memory = lower_budget(step, budget, parts, run, progress)
+    tokens = sum(parts.windows.lengths[window] for window in windows)
+    row = {
+        "step": step,
+        "loss": report["logprob_gap"] if "skipped" not in report else None,  # nats per token, see text_sequences
+        "tokens": tokens,
+        "tokens_per_second": round(tokens / (time.monotonic() - started)),
+        "lr": lr,
+        "grad_norm": report["grad_norm"],
+    }
+    progress.step = step
+    run.log_row(row | ({"skipped": 1} if "skipped" in report else {}) | layout | memory)
+    run.stop_point(parts.checkpoints.seconds)
 
 
-def _make_base(directory: Path, corpus: Sequence[tuple[str, str]], recipe: BaseRecipe, say: Callable[[str], None]) -> None:
-    import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    from fastgrpo.attention import ATTENTION, register_attention
-    from fastgrpo.model import load_tokenizer, prepare
-
-    config = Qwen2Config(
-        vocab_size=recipe.vocabulary,
-        hidden_size=recipe.hidden,
-        intermediate_size=recipe.intermediate,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        num_key_value_heads=recipe.kv_heads,
-        initializer_range=recipe.initializer_range,
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-        eos_token_id=0,  # END, the first of the tokenizer
-        pad_token_id=0,
-        bos_token_id=None,
-    )
-    config.save_pretrained(directory)
-    _make_tokenizer(corpus[: len(corpus) // 10], recipe.vocabulary).save_pretrained(directory)
-    tokenizer = load_tokenizer(str(directory))  # as everyone will load it: its class follows from the model's config
-    register_attention()
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        config._attn_implementation = ATTENTION
-        model = prepare(Qwen2ForCausalLM(config))
-    encoded = [tokenizer(question)["input_ids"] + tokenizer(answer + END)["input_ids"] for question, answer in corpus]
-    updates = math.ceil(len(encoded) / recipe.texts_per_update)
-    train_on_text(model, encoded, recipe.texts_per_update, lambda k: recipe.lr * min((k + 1) / recipe.warmup, 1 - k / updates), say)
-    model.save_pretrained(directory)
+def evaluate_and_save_when_due(config: PretrainConfig, parts: TextParts, run: Run, progress: Progress) -> None:
+    """After an update. Texts held out are measured before the first and after the last in any case, and the last is always saved."""
+    step, last = progress.step, progress.step == parts.updates
+    if progress.evaluated < step and (step == 0 or last or (config.eval.every and step % config.eval.every == 0)):
+        evaluate_now(step, config, parts, run, progress)
+    if last or (step and config.checkpoint.every and step % config.checkpoint.every == 0):
+        save(parts, run, progress, needed=last)
 
 
-def train_on_text(
-    model, encoded: Sequence[Sequence[int]], texts_per_update: int, lr_at: Callable[[int], float], say: Callable[[str], None]
-) -> None:
-    """One pass over tokenised texts in their order: mean cross-entropy over all tokens of an update."""
-    from fastgrpo.config import LossConfig
-    from fastgrpo.learner.native import NativeLearner
-    from fastgrpo.packing import pack
-
-    learner = NativeLearner(model, LossConfig(type="token_mean"), temperature=1.0, lr_at=lr_at, grad_clip=1.0)
-    for start in range(0, len(encoded), texts_per_update):
-        for batch in pack(text_sequences(encoded[start : start + texts_per_update]), tokens_per_pack=8192):
-            learner.backward(batch)
-        learner.step()
-        if learner.updates % 200 == 0:
-            say(f"base model: {learner.updates * texts_per_update} of {len(encoded)} texts")
+def evaluate_now(step: int, config: PretrainConfig, parts: TextParts, run: Run, progress: Progress) -> None:
+    """The loss on every text held out, logged as a row of its own."""
+    with run.phase("evaluate"):
+        fault("evaluate", step)
+        budget = progress.budget(config.tokens_per_pack)
+        found = {name: held_out_loss(windows, config, parts, run, budget) for name, windows in parts.held_out.items()}
+    progress.evaluated = step
+    if found:
+        progress.evaluations = {"first": found} | progress.evaluations | {"last": found}
+        run.log_row({"step": step, "evaluation": found})
 
 
-def text_sequences(texts: Sequence[Sequence[int]]) -> list[TrainingSequence]:
-    """Tokenised texts of one update as sequences with a loss on every token but the first: advantage 1, scale 1 / (all those tokens)."""
-    scale = 1.0 / sum(len(text) - 1 for text in texts)
-    return [TrainingSequence(tuple(text[:1]), tuple(text[1:]), (0.0,) * (len(text) - 1), 1.0, scale) for text in texts]
-
-
-def _make_tokenizer(corpus: Sequence[tuple[str, str]], vocabulary: int) -> PreTrainedTokenizerBase:
-    """A byte-level BPE tokenizer that keeps digits apart and `\\boxed{` together; any text round-trips."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), bytes_])
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary - 1, initial_alphabet=alphabet, special_tokens=[END], show_progress=False)
-    tokenizer.train_from_iterator((text for pair in corpus for text in pair), trainer)
-    tokenizer.add_tokens(["\\boxed{"])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END)
+def held_out_loss(windows: Windows, config: PretrainConfig, parts: TextParts, run: Run, budget: int) -> dict[str, float]:
+    """Mean cross-entropy in nats over all predicted tokens of all windows, each rank its share, and how many tokens these are."""
+    sequences = text_sequences([windows[window] for window in range(len(windows))])
+    packs, _ = own_share(sequences, config, parts.cost, run.ranks, budget)
+    mine = [-logprobs.double().sum().item() for logprobs in parts.learner.logprobs(packs)]
+    total = math.fsum(nats for of_rank in run.ranks.gather(mine) for nats in of_rank)
+    return {"loss": total / windows.predicted, "tokens": windows.predicted}

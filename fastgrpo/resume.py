@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -13,10 +12,12 @@ from pydantic import BaseModel
 
 from fastgrpo.checkpoint import PROGRESS, steps
 from fastgrpo.config import Config, ResolvedConfig, load_config
+from fastgrpo.config_pretrain import PretrainConfig
 from fastgrpo.data import ProblemSet
 from fastgrpo.errors import InputError
 from fastgrpo.manifest import flaw
 from fastgrpo.progress import Progress
+from fastgrpo.texts import Texts
 
 FREE = ("steps", "run_dir", "lr", "grad_clip", "tokens_per_pack", "data.eval")
 FREE_SECTIONS = ("learner.", "rollout.", "eval.", "checkpoint.", "health.")
@@ -94,9 +95,9 @@ def newest_valid(directory: Path, say: Callable[[str], None]) -> Path | None:
     return None
 
 
-def require_same_run(found: Resume, config: Config, allowed: bool, say: Callable[[str], None]) -> None:
+def require_same_run(found: Resume, config: Config | PretrainConfig, allowed: bool, say: Callable[[str], None]) -> None:
     """Says which settings changed. Raises InputError where one changes the algorithm, unless `allowed`, or where nothing is left to do."""
-    earlier = dict(_flat(load_config(str(found.checkpoint / "trainer" / "config.yaml"), []).config))
+    earlier = dict(_flat(load_config(str(found.checkpoint / "trainer" / "config.yaml"), [], type(config)).config))
     changes = {key: (earlier[key], value) for key, value in _flat(config) if earlier[key] != value}
     serious = [key for key in changes if not _is_free(key)]
     lines = {key: f"{key}: {before!r} -> {after!r}" for key, (before, after) in changes.items()}
@@ -110,11 +111,11 @@ def require_same_run(found: Resume, config: Config, allowed: bool, say: Callable
         say(f"changed since {found.checkpoint.name}: {line}")
     if "tokens_per_pack" in changes:
         found.progress.tokens_per_pack = None  # what did not fit before may fit now
-    if config.steps < found.progress.step:
+    if isinstance(config, Config) and config.steps < found.progress.step:
         raise InputError(f"steps={config.steps}, but {found.run} has already done {found.progress.step}")
 
 
-def require_same_data(found: Resume, sets: Mapping[str, ProblemSet], allowed: bool, say: Callable[[str], None]) -> None:
+def require_same_data(found: Resume, sets: Mapping[str, ProblemSet | Texts], allowed: bool, say: Callable[[str], None]) -> None:
     """Raises InputError, unless `allowed`, where a problem set has other content than before under the same name."""
     earlier, now = json.loads((found.checkpoint / "trainer" / "data.json").read_text()), json.loads(fingerprints(sets))
     changed = [name for name in now if earlier.get(name, now[name]) != now[name]]
@@ -124,10 +125,9 @@ def require_same_data(found: Resume, sets: Mapping[str, ProblemSet], allowed: bo
         say(f"{name} changed since {found.checkpoint.name}")
 
 
-def fingerprints(sets: Mapping[str, ProblemSet]) -> str:
-    """JSON of a hash for each problem set: of its questions and answers, in order."""
-    texts = {name: json.dumps([(p.problem, p.answer) for p in found.problems], ensure_ascii=False) for name, found in sets.items()}
-    return json.dumps({name: hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest() for name, text in texts.items()}, indent=1)
+def fingerprints(sets: Mapping[str, ProblemSet | Texts]) -> str:
+    """JSON of a hash for each problem set, or set of texts."""
+    return json.dumps({name: found.fingerprint() for name, found in sets.items()}, indent=1)
 
 
 def _resume(directory: Path, run: Path, checkpoint: Path) -> Resume:

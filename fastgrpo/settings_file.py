@@ -68,30 +68,51 @@ def yaml_line(key: str, value: object) -> str:
     return line if line.isprintable() else yaml.dump({key: value}, default_style='"', **form).rstrip("\n")
 
 
-def recipe_names() -> list[str]:
-    return sorted(entry.name.removesuffix(".yaml") for entry in _recipes().iterdir() if entry.name.endswith(".yaml"))
+@dataclass(frozen=True, slots=True)
+class Recipes:
+    """The packaged settings of a command, in a folder of this package; `default` is the recipe that stands for none."""
+
+    folder: str
+    default: str
+
+    def names(self) -> list[str]:
+        return sorted(entry.name.removesuffix(".yaml") for entry in self._files().iterdir() if entry.name.endswith(".yaml"))
+
+    def read(self, name: str) -> bytes:
+        return (self._files() / f"{name}.yaml").read_bytes()
+
+    def help(self, wanted: str) -> str:
+        close = difflib.get_close_matches(wanted, self.names(), n=1)
+        return f"{f'did you mean {close[0]}? ' if close else ''}the recipes are: {', '.join(self.names())}"
+
+    def _files(self):
+        return resources.files("fastgrpo").joinpath(*self.folder.split("/"))
 
 
-def read_source(source: str, sections: Collection[str]) -> Reading:
+TRAINING = Recipes("recipes", "tiny")
+PRETRAINING = Recipes("recipes/pretrain", "tiny-text")
+
+
+def read_source(source: str, sections: Collection[str], recipes: Recipes) -> Reading:
     """The settings of a packaged recipe or of a YAML file, on top of those of the recipe it extends with `recipe: NAME`.
 
     `sections` are the keys that hold other keys. Nothing is raised: see `Reading.problems`.
     """
-    if source in recipe_names():
-        name, content, where = f"recipe {source}", (_recipes() / f"{source}.yaml").read_bytes(), lambda line: f"recipe {source}"
+    if source in recipes.names():
+        name, content, where = f"recipe {source}", recipes.read(source), lambda line: f"recipe {source}"
     else:
         try:
             name, content, where = source, Path(source).read_bytes(), lambda line: f"{source}:{line}"
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            return _unreadable(_cannot_open(source, error))
-    own = _read_text(content, name, where, sections)
+            return _unreadable(_cannot_open(source, error, recipes))
+    own = _read_text(content, name, where, sections, recipes)
     base = own.settings.get("recipe")
     if base is None:
         return own
     own = replace(own, settings={key: setting for key, setting in own.settings.items() if key != "recipe"})
-    if base.value in recipe_names():
-        return read_source(base.value, sections).then(own)
-    return _unreadable(f"{base.origin}: no recipe {base.value!r}; {_recipe_help(str(base.value))}").then(own)
+    if base.value in recipes.names():
+        return read_source(base.value, sections, recipes).then(own)
+    return _unreadable(f"{base.origin}: no recipe {base.value!r}; {recipes.help(str(base.value))}").then(own)
 
 
 def read_overrides(overrides: Sequence[str], sections: Collection[str]) -> Reading:
@@ -119,12 +140,13 @@ def _read_override(argument: str, sections: Collection[str]) -> Reading:
     return Reading({key: Setting(value, COMMAND_LINE)})
 
 
-def _read_text(content: bytes, name: str, where: Callable[[int], str], sections: Collection[str]) -> Reading:
+def _read_text(content: bytes, name: str, where: Callable[[int], str], sections: Collection[str], recipes: Recipes) -> Reading:
     try:
         loader = _Loader(content)
         root = loader.get_single_node()
         if root is None:
-            return _unreadable(f"{name}: the file is empty; write `key: value` lines, or `recipe: tiny` to begin with that recipe")
+            default = recipes.default
+            return _unreadable(f"{name}: the file is empty; write `key: value` lines, or `recipe: {default}` to begin with that recipe")
         if not isinstance(root, yaml.MappingNode):
             return _unreadable(f"{where(root.start_mark.line + 1)}: expected `key: value` lines, found {_kind(root)}")
         pairs = list(_pairs(loader, "", root, where, sections))
@@ -159,22 +181,12 @@ def _unreadable(problem: str) -> Reading:
     return Reading(problems=(problem,), unreadable=True)
 
 
-def _recipes():
-    return resources.files("fastgrpo") / "recipes"
-
-
-def _cannot_open(source: str, error: Exception) -> str:
+def _cannot_open(source: str, error: Exception, recipes: Recipes) -> str:
     if isinstance(error, IsADirectoryError):
-        return f"{source} is a directory; give a YAML file or a recipe: {', '.join(recipe_names())}"
+        return f"{source} is a directory; give a YAML file or a recipe: {', '.join(recipes.names())}"
     if isinstance(error, FileNotFoundError):
-        return f"no file and no recipe {source!r}; {_recipe_help(source)}"
+        return f"no file and no recipe {source!r}; {recipes.help(source)}"
     return f"cannot read {source!r}: {getattr(error, 'strerror', None) or error}"
-
-
-def _recipe_help(wanted: str) -> str:
-    names = recipe_names()
-    close = difflib.get_close_matches(wanted, names, n=1)
-    return f"{f'did you mean {close[0]}? ' if close else ''}the recipes are: {', '.join(names)}"
 
 
 def _reason(error: Exception) -> str:

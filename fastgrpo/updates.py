@@ -13,6 +13,7 @@ from fastgrpo.types import PackedBatch, ScoredGroup, TrainingSequence
 
 if TYPE_CHECKING:
     from fastgrpo.config import Config
+    from fastgrpo.config_pretrain import PretrainConfig
     from fastgrpo.ranks import Ranks
 
 
@@ -42,7 +43,7 @@ def cut_updates(groups: Sequence[ScoredGroup], step: int, config: Config) -> lis
 
 
 def own_share(
-    sequences: Sequence[TrainingSequence], config: Config, cost: Cost, ranks: Ranks, tokens_per_pack: int
+    sequences: Sequence[TrainingSequence], config: Config | PretrainConfig, cost: Cost, ranks: Ranks, tokens_per_pack: int
 ) -> tuple[list[PackedBatch], dict]:
     """This rank's packs of an update, none of them empty, and how well the packs of all ranks are filled and balanced."""
     from fastgrpo.model import DTYPES

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from fastgrpo.config import Config, load_config, to_yaml
 from fastgrpo.errors import InputError
-from fastgrpo.settings_file import recipe_names
+from fastgrpo.settings_file import TRAINING
 
 OTHER = {  # a valid value of each key that differs from the recipe tiny
     "model": "some/model",
@@ -118,7 +118,7 @@ def test_every_key_can_be_set_from_the_command_line():
     assert {key for key in OTHER if value(tiny.config, key) == value(other.config, key)} == set()
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", TRAINING.names())
 def test_packaged_recipes_load(name):
     assert load_config(name, []).name == name
 

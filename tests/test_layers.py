@@ -9,12 +9,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    "errors types config config_sections config_errors settings_file faults ranks watchdog progress stop lock lines manifest memory hub",
-    "templates data sources problem_sets overlap arithmetic rewards accuracy published advantages balance packing loss metrics",
+    "errors types config config_sections config_errors settings_file faults ranks watchdog progress stop lock lines manifest memory hub "
+    "config_pretrain",
+    "templates data sources problem_sets overlap arithmetic rewards accuracy published advantages balance packing loss metrics "
+    "texts windows schedule",
     "attention model rollout learner",
     "run trainer health experience updates checkpoint saved_state resume evaluate predictions benchmark pretrain model_source engines "
-    "rollout_rows analyze plan doctor data_check reward_check",
-    "report experiments integrations launch launch_evaluation launch_analysis spawn nodes wire display cli __main__ __init__",
+    "rollout_rows analyze plan doctor data_check reward_check base_model",
+    "report experiments integrations launch launch_evaluation launch_analysis spawn nodes wire display cli __main__ __init__ "
+    "launch_pretraining",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 SIBLINGS = {
@@ -43,9 +46,12 @@ SIBLINGS = {
         ("run", "predictions"),
         ("run", "rollout_rows"),
     ),
-    *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "pretrain")),
+    *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "base_model")),
     *(("analyze", "predictions"), ("launch_analysis", "launch_evaluation")),
     *(("cli", edge) for edge in ("report", "experiments", "launch", "launch_evaluation", "launch_analysis", "spawn", "nodes", "display")),
+    *(("config", "config_pretrain"), ("config_pretrain", "config_sections"), ("config_pretrain", "settings_file")),
+    *(("texts", "data"), ("texts", "sources"), ("texts", "problem_sets"), ("texts", "arithmetic")),
+    *(("pretrain", "trainer"), ("pretrain", "updates"), ("launch_pretraining", "launch"), ("cli", "launch_pretraining")),
     *(("spawn", "nodes"), ("spawn", "wire"), ("nodes", "wire")),
     *(
         ("__main__", "cli"),
@@ -67,6 +73,8 @@ LIGHT = (
     "cli",
     "__init__",
     "data",
+    "config_pretrain",
+    "texts",
     "sources",
     "problem_sets",
     "overlap",

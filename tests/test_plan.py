@@ -18,7 +18,7 @@ from fastgrpo.plan.assumptions import DEVICES, GENERAL, GIB
 from fastgrpo.plan.lengths import response_lengths
 from fastgrpo.plan.memory import total
 from fastgrpo.plan.shapes import KNOWN
-from fastgrpo.settings_file import recipe_names
+from fastgrpo.settings_file import TRAINING
 
 
 def row(plan, name: str) -> dict[str, float]:
@@ -153,7 +153,7 @@ def test_too_few_gpus_and_hopeless_cases_say_so():
     assert planned(gpus=1, assume=("memory=4",)).fix.startswith("no setting makes it fit")
 
 
-@pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize("recipe", TRAINING.names())
 def test_every_recipe_has_a_plan_and_fits_eight_gpus(recipe):
     plan = planned(recipe=recipe)
     assert plan.fix == "" and plan.times.hours > 0

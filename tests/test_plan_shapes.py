@@ -5,9 +5,9 @@ import json
 
 import pytest
 
+from fastgrpo.base_model import BaseRecipe
 from fastgrpo.errors import InputError
 from fastgrpo.plan.shapes import KNOWN, shape_of
-from fastgrpo.pretrain import BaseRecipe
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from fastgrpo.config import load_config
 from fastgrpo.errors import InputError
 from fastgrpo.model_source import require_model
 from fastgrpo.problem_sets import PRESETS
-from fastgrpo.settings_file import recipe_names
+from fastgrpo.settings_file import TRAINING
 
 PRESETS_OF_THE_PAPER = {  # model, template, training set, verifier, ZeRO
     "oat-zero-7b": ("Qwen/Qwen2.5-Math-7B", "qwen_math", "math_lvl3to5", "math_verify", 2),
@@ -57,7 +57,7 @@ def value(config, key: str):
 
 
 def test_every_recipe_but_tiny_is_in_the_table():
-    assert {*PRESETS_OF_THE_PAPER, "tiny"} == set(recipe_names())
+    assert {*PRESETS_OF_THE_PAPER, "tiny"} == set(TRAINING.names())
 
 
 @pytest.mark.parametrize("name", PRESETS_OF_THE_PAPER)

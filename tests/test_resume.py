@@ -11,7 +11,7 @@ from rich.console import Console
 from test_trainer import easy_reward
 
 from fastgrpo.checkpoint import steps
-from fastgrpo.display import PlainDisplay
+from fastgrpo.display import TRAINING, PlainDisplay
 from fastgrpo.errors import HealthError, Preempted, SetupError
 from fastgrpo.faults import InjectedFault
 from fastgrpo.manifest import flaw
@@ -129,7 +129,7 @@ def test_counts_of_health_go_on(runs):
 
 
 def test_the_time_left_is_told_by_the_steps_of_this_process(monkeypatch):
-    display, clock = PlainDisplay(Console()), iter([0.0, 60.0, 120.0])
+    display, clock = PlainDisplay(Console(), TRAINING), iter([0.0, 60.0, 120.0])
     monkeypatch.setattr("fastgrpo.display.time.monotonic", lambda: next(clock))
     display.begin("tiny", 104)
     display.phase("sample")

@@ -12,6 +12,7 @@ from fastgrpo.cli.analyze import analyze
 from fastgrpo.cli.data import check as data_check
 from fastgrpo.cli.evaluate import evaluate
 from fastgrpo.cli.plan import plan
+from fastgrpo.cli.pretrain import pretrain
 from fastgrpo.cli.reward import check as reward_check
 from fastgrpo.cli.train import show, train
 from fastgrpo.errors import FastgrpoError
@@ -30,6 +31,7 @@ def launched(local_rank: Annotated[int | None, typer.Option("--local_rank", "--l
 
 
 app.command()(train)
+app.command()(pretrain)
 app.command("eval")(evaluate)
 app.command()(analyze)
 app.command()(plan)

@@ -57,7 +57,7 @@ class Shape:
         return self.body_parameters + self.head_parameters * (1 if self.tied else 2)
 
 
-KNOWN = {  # from each model's config.json on the Hub; builtin:base is made by fastgrpo.pretrain
+KNOWN = {  # from each model's config.json on the Hub; builtin:base is made by fastgrpo.base_model
     "Qwen2.5-Math-1.5B": Shape(1536, 8960, 28, 12, 2, 128, 151_936, 1, 1),
     "Qwen2.5-Math-7B": Shape(3584, 18_944, 28, 28, 4, 128, 152_064, 0, 1),
     "Qwen2.5-1.5B": Shape(1536, 8960, 28, 12, 2, 128, 151_936, 1, 1),

@@ -1,0 +1,42 @@
+"""`fastgrpo pretrain`."""
+
+from __future__ import annotations
+
+from fastgrpo.cli.runs import (
+    AllowChanges,
+    Gpus,
+    Meet,
+    NodeCount,
+    NodeNumber,
+    Patience,
+    ResumeFrom,
+    Settings,
+    carry_out,
+    resolve,
+    start_ranks,
+    with_settings_of,
+)
+
+
+def pretrain(
+    settings: Settings = None,
+    gpus: Gpus = 1,
+    nodes: NodeCount = 1,
+    node: NodeNumber = None,
+    meet: Meet = None,
+    patience: Patience = 120.0,
+    resume: ResumeFrom = "never",
+    allow_changes: AllowChanges = False,
+) -> None:
+    """Train a model further on plain text, before reinforcement learning. Without arguments: the recipe `tiny-text`, on CPU.
+
+    The result is a model for `fastgrpo train model=RUN/checkpoints/latest`.
+    """
+    from fastgrpo.config_pretrain import PretrainConfig
+
+    resolved = resolve(with_settings_of(resume, settings), PretrainConfig)
+    start_ranks(["pretrain", *(settings or [])], gpus, nodes, node, meet, patience, resume, allow_changes)
+    from fastgrpo.display import PRETRAINING, closing_losses
+    from fastgrpo.launch_pretraining import launch_pretraining
+
+    carry_out(launch_pretraining, resolved, resume, allow_changes, PRETRAINING, closing_losses)

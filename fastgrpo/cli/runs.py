@@ -1,0 +1,89 @@
+"""What the commands that make a run share: their arguments, ranks started on request, and the run carried out as one of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastgrpo.errors import InputError
+
+if TYPE_CHECKING:
+    from fastgrpo.config import ResolvedConfig
+    from fastgrpo.display import Look
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(help="A recipe name or YAML file first, then settings such as seed=1 lr=1e-6.", metavar="[RECIPE|FILE] [KEY=VALUE]..."),
+]
+Gpus = Annotated[int, typer.Option(min=1, help="Ranks to start on this machine: one for each GPU, or processes on a CPU.")]
+NodeCount = Annotated[int, typer.Option(min=1, help="Machines of the run: the same command on each, with its own --node.")]
+NodeNumber = Annotated[int | None, typer.Option(min=0, help="Which of them this machine is, from 0.")]
+Meet = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where they meet: an address of node 0 and a free port.")]
+Patience = Annotated[float, typer.Option(min=1, help="Seconds to wait for the other machines: to come, or for a sign of life.")]
+ResumeFrom = Annotated[
+    str, typer.Option(metavar="auto|never|PATH", help="Go on with the run in run_dir if there is one, or with a run or checkpoint.")
+]
+AllowChanges = Annotated[
+    bool, typer.Option("--allow-changes", help="Resume although settings or data changed that decide what is computed.")
+]
+
+
+def start_ranks(
+    arguments: list[str], gpus: int, nodes: int, node: int | None, meet: str | None, patience: float, resume: str, allow_changes: bool
+) -> None:
+    """Where several ranks are asked for: starts them with these `arguments`, sees them end, and exits as they did."""
+    if gpus > 1 or nodes > 1 or node is not None or meet:
+        from fastgrpo.nodes import Nodes
+        from fastgrpo.ranks import require_no_launcher
+        from fastgrpo.spawn import run_ranks
+
+        require_no_launcher()
+        arguments = [*arguments, "--resume", resume, *(["--allow-changes"] * allow_changes)]
+        raise typer.Exit(run_ranks(gpus, arguments, Nodes(nodes, node, meet, patience)))
+
+
+def carry_out(
+    launch: Callable[..., tuple[dict, Path]],
+    resolved: ResolvedConfig,
+    resume: str,
+    allow_changes: bool,
+    look: Look,
+    closing: Callable[[dict], object],
+) -> None:
+    """Makes the run as this rank; the first one shows it, and what came of it."""
+    from rich.console import Console
+
+    from fastgrpo.display import NoDisplay, make_display
+    from fastgrpo.ranks import leave_ranks
+
+    first = os.environ.get("RANK", "0") == "0"
+    summary, directory = launch(resolved, make_display(look) if first else NoDisplay(), resume, allow_changes)
+    if first:
+        Console().print(closing(summary))
+        print(f"run directory: {directory}")
+    leave_ranks()
+
+
+def with_settings_of(resume: str, settings: list[str] | None) -> list[str]:
+    """A path to resume brings its own settings along, unless a recipe or file is named."""
+    settings = settings or []
+    if resume in ("auto", "never") or (settings and "=" not in settings[0]):
+        return settings
+    path = Path(resume)
+    own = next((file for file in (path / "trainer" / "config.yaml", path / "config.yaml") if file.is_file()), None)
+    if own is None:
+        raise InputError(f"--resume {resume}: no run is there. It can be auto, never, a run's directory, or one of its checkpoints")
+    return [str(own), *settings]
+
+
+def resolve(settings: list[str] | None, kind: type | None = None) -> ResolvedConfig:
+    """The settings as given on a command line, as a Config or another `kind`."""
+    from fastgrpo.config import Config, load_config
+
+    settings = settings or []
+    named = bool(settings) and "=" not in settings[0]
+    return load_config(settings[0] if named else None, settings[1:] if named else settings, kind or Config)
