@@ -214,4 +214,4 @@ def require_usable(directory: Path) -> None:
         reason = "Permission denied" if existing.is_dir() else "Not a directory"
         raise SetupError(f"run_dir={directory} cannot be written: {reason}")
     if existing == directory and any(directory.iterdir()):
-        raise InputError(f"run_dir={directory} already holds files; choose another, or remove it")
+        raise InputError(f"run_dir={directory} already holds files; go on with --resume auto, choose another, or remove it")

@@ -45,7 +45,7 @@ def metrics(run) -> list[dict]:
 
 def test_a_directory_in_use_is_refused_and_left_alone(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("mine")
-    with pytest.raises(InputError, match="already holds files; choose another, or remove it"):
+    with pytest.raises(InputError, match="already holds files; go on with --resume auto, choose another, or remove it"):
         Run(tmp_path, Listener())
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"] and (tmp_path / "metrics.jsonl").read_text() == "mine"
 
