@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from fastgrpo.errors import FastgrpoError, InputError, SetupError
 
@@ -136,9 +136,12 @@ def require_gpus(ranks: int) -> None:
         raise SetupError(f"{ranks} ranks on this machine need a GPU each, and {found} can be seen (CUDA_VISIBLE_DEVICES {visible})")
 
 
-def leave_ranks() -> None:
-    """Ends this process well and at once: gloo's threads abort, now and then, one that takes its objects down around them."""
-    if launched_ranks() > 1:
+def leave(code: int | str | None) -> NoReturn:
+    """Ends this process. At once where it is one of several ranks: gloo's threads abort, now and then, one that takes its objects down
+    around them, and its exit code would be lost."""
+    dist = sys.modules.get("torch.distributed")
+    if dist is not None and dist.is_available() and dist.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(code if isinstance(code, int) else bool(code))
+    sys.exit(code)

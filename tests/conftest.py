@@ -1,7 +1,10 @@
 """What tests share: a quiet, offline environment, set before torch is imported, and a tiny random model on disk."""
 
 import os
+import signal
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background jobs; tests are about what Ctrl-C does
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # threads that spin longer while they wait starve other work
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

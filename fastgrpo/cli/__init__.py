@@ -16,6 +16,7 @@ from fastgrpo.cli.pretrain import pretrain
 from fastgrpo.cli.reward import check as reward_check
 from fastgrpo.cli.train import show, train
 from fastgrpo.errors import FastgrpoError
+from fastgrpo.ranks import leave
 
 app = typer.Typer(
     name="fastgrpo",
@@ -52,12 +53,17 @@ def main() -> None:
     """Runs the command; an expected failure is shown as its message alone and ends with its exit code."""
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # OpenMP threads that wait longer stall a machine that has other work
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and those of vLLM beside ours
+    code: int | str | None = 0
     try:
         app()
     except FastgrpoError as error:
         print("\n".join(f"fastgrpo: {line}" for line in str(error).splitlines()), file=sys.stderr)
-        sys.exit(error.exit_code)
+        code = error.exit_code
     except SystemExit as end:
-        if end.code == INTERRUPTED:
+        code = end.code
+        if code == INTERRUPTED:
             print("fastgrpo: interrupted; what had been written is kept", file=sys.stderr)
-        raise
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    leave(code)

@@ -58,14 +58,12 @@ def carry_out(
     from rich.console import Console
 
     from fastgrpo.display import NoDisplay, make_display
-    from fastgrpo.ranks import leave_ranks
 
     first = os.environ.get("RANK", "0") == "0"
     summary, directory = launch(resolved, make_display(look) if first else NoDisplay(), resume, allow_changes)
     if first:
         Console().print(closing(summary))
         print(f"run directory: {directory}")
-    leave_ranks()
 
 
 def with_settings_of(resume: str, settings: list[str] | None) -> list[str]:

@@ -8,7 +8,6 @@ import random
 import sys
 
 import torch
-import torch.distributed as dist
 from deepspeed_runs import float32, fresh, ranks, record_gradients, settings, write
 from exactness import TEMPERATURE, flat, float64_model, random_updates, relative, without_silent
 
@@ -61,19 +60,22 @@ def constant_gradients(model):
     return [torch.randn(parameter.shape, generator=generator).to(parameter.dtype) for parameter in model.parameters()]
 
 
+def masters(learner):
+    """Float32 weights, each whole."""
+    return [tensor.clone() for name, tensor in learner.state() if name.startswith("master/")]
+
+
 def masters_moved(path, zero):
-    """How far `STEPS` updates moved the masters of this rank, and how far each was from float64's way, both over that way."""
+    """How far `STEPS` updates moved the masters, and how far each was from float64's way, both over that way."""
     model = small_model(path)
     for parameter, gradient in zip(model.parameters(), constant_gradients(model), strict=True):
         parameter.register_hook(lambda _, gradient=gradient: gradient)
     learner = DeepSpeedLearner(model, LOSS, TEMPERATURE, lambda update: LR, math.inf, settings(zero))
-    start = [master.double() for master in learner.state_dict()["masters"]]
+    start = [master.double() for master in masters(learner)]
     for _ in range(STEPS):
         learner.update([])
-    moved = flat(master.double() - old for master, old in zip(learner.state_dict()["masters"], start, strict=True))
-    moved = moved[moved != 0]  # padding stays
+    moved = flat(master.double() - old for master, old in zip(masters(learner), start, strict=True))
     totals = torch.stack([moved.square().sum(), (moved - moved.sign() * STEPS * LR).square().sum(), torch.tensor(float(moved.numel()))])
-    dist.all_reduce(totals)
     assert totals[2] == sum(parameter.numel() for parameter in fresh(path).parameters())
     whole = STEPS * LR * totals[2].sqrt()
     return (totals[0].sqrt() / whole).item(), (totals[1].sqrt() / whole).item()

@@ -20,7 +20,7 @@ class Woken(Exception):
 class FakeVllm:
     """Stands in for vLLM: its wake-ups fail with the planned errors, one after the other."""
 
-    def __init__(self, model, tokenizer, eos_ids, settings):
+    def __init__(self, model, learned, tokenizer, eos_ids, settings):
         self.weights, self.why, self.on_gpu, self.cache_tokens, self.preemptions, self.beat = "push", "planned", False, 1, 0, 0.0
         self.calls = []
 
