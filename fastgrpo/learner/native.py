@@ -62,11 +62,15 @@ class NativeLearner:
         """Adds the gradient of one pack. The forward keeps only response rows; the fused loss makes their gradients in one pass."""
         output = packed_loss(kept_hidden_states(self.model, batch), head_weight(self.model), batch, self.loss, self.temperature)
         output.loss.backward()
+        self.take_gradients()
+        return {"loss": output.loss.item()} | {name: value.item() for name, value in output.stats.items()}
+
+    def take_gradients(self) -> None:
+        """Adds the parameters' own gradients to the sum, and frees them."""
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             if parameter.grad is not None:
                 gradient += parameter.grad
                 parameter.grad = None
-        return {"loss": output.loss.item()} | {name: value.item() for name, value in output.stats.items()}
 
     def step(self) -> float:
         """The update from the gradients added since the last; their global norm before clipping.
