@@ -1,10 +1,10 @@
 """A whole learning step, timed by phase: old log-probs, forward and backward, optimizer. Random weights, realistic lengths, one process.
 
-    python bench/learning_step.py [--size toy|1.5b|7b] [--out FOLDER] [--silent SHARE] [--only NAME ...] [--seconds LIMIT]
+    python bench/learning_step.py [--size toy|1.5b|7b] [--out FOLDER] [--silent SHARE] [--only NAME ...]      (and more: --help)
 
 Everyone starts from the same weights and must arrive at the same gradient, or is marked. Tokens/s counts the tokens of all responses
-without padding, whether or not a way computes them all: leaving out groups without gradient is part of being fast. FOLDER/step-SIZE.json
-is written after each contestant; `bench/table.py` renders it. On a CPU the times are no results.
+without padding, whether or not a way computes them all: leaving out groups without gradient is part of being fast. A JSON file in FOLDER
+is written anew after each contestant; `bench/table.py` renders it. On a CPU the times are no results.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from fastgrpo.learner.recompute import recompute_activations
 from fastgrpo.plan.assumptions import DEVICES
 
 GPU = torch.cuda.is_available()
-DEVICE, DTYPE = ("cuda", torch.bfloat16) if GPU else ("cpu", torch.float32)
-TOLERANCE = 0.05 if GPU else 1e-3  # of the gradient, relative to the first contestant's: bf16 roundings, and ratios that cross a bound
+DEVICE = "cuda" if GPU else "cpu"
+TOLERANCE = {torch.bfloat16: 0.05, torch.float32: 1e-3}  # of the gradient, relative: roundings, and ratios that cross a bound by them
 ENTRIES_OF_A_GRADIENT = 65_536  # compared of each parameter, evenly spread
 PHASES = ("old log-probs", "forward, backward", "optimizer")
 PRODUCTS = ("gemm", "nvjet", "cutlass", "cublas", "mm", "matmul")  # in the names of kernels, or of operators on a CPU
@@ -43,9 +43,9 @@ ATTENTION = ("flash", "fmha", "attention", "attn")
 class Step:
     """One contestant with its own model and learner, in a step that can be repeated."""
 
-    def __init__(self, problem: StepProblem, entry: Entry):
+    def __init__(self, problem: StepProblem, entry: Entry, dtype: torch.dtype):
         self.problem = problem
-        model, self.attention = make_model(problem.size.shape, DEVICE, DTYPE, entry.attention)
+        model, self.attention = make_model(problem.size.shape, DEVICE, dtype, entry.attention)
         self.learner = NativeLearner(model, problem.config.loss, 1.0, lambda update: 1e-6, 1.0)
         self.way = entry.way(problem, self.learner)
         if entry.recompute:
@@ -65,6 +65,13 @@ class Step:
     def drop(self) -> None:
         for gradient in self.learner.gradients:
             gradient.zero_()
+
+    def release(self) -> None:
+        """Gives the memory back even where something still holds the model, as TRL's trainer does for a while."""
+        learner = self.learner
+        moments = [value for state in learner.optimizer.state.values() for value in state.values()]
+        for tensor in (*learner.model.parameters(), *learner.masters, *learner.gradients, *moments):
+            tensor.untyped_storage().resize_(0)
 
     def run(self) -> dict[str, float]:
         """Seconds of each phase."""
@@ -87,17 +94,23 @@ class Step:
         return seconds
 
 
-def measure(problem: StepProblem, entry: Entry, first: tuple | None, rounds: int) -> tuple[dict, tuple]:
+def measured(problem: StepProblem, entry: Entry, first: tuple | None, arguments: argparse.Namespace) -> tuple[dict, tuple]:
     """The line of one contestant, and (loss, gradient) at the start, which is compared with the first contestant's."""
-    torch.manual_seed(0)
-    step = Step(problem, entry)
-    loss, gradient = step.gradient()
+    step = Step(problem, entry, getattr(torch, arguments.dtype))
+    try:
+        return measure(step, first, arguments.rounds)
+    finally:
+        step.release()
+
+
+def measure(step: Step, first: tuple | None, rounds: int) -> tuple[dict, tuple]:
+    problem, (loss, gradient) = step.problem, step.gradient()
     line = {"attention": step.attention, "loss": loss}
     if first is not None:
         apart = sum((a - b).double().square().sum() for a, b in zip(gradient, first[1], strict=True)).sqrt()
         size = sum(b.double().square().sum() for b in first[1]).sqrt()
         line |= {"gradient apart": (apart / size).item(), "loss apart": abs(loss - first[0])}
-        line["same"] = line["gradient apart"] < TOLERANCE
+        line["same"] = line["gradient apart"] < TOLERANCE[step.learner.model.dtype]
     step.run()
     if GPU:
         torch.cuda.reset_peak_memory_stats()
@@ -145,20 +158,20 @@ def main(arguments: argparse.Namespace) -> None:
         "machine_info": {"python_version": platform.python_version(), "torch": torch.__version__},
         "device": torch.cuda.get_device_name() if GPU else "CPU: no result",
         "size": arguments.size,
-        "dtype": str(DTYPE).removeprefix("torch."),
+        "dtype": arguments.dtype,
         "silent": arguments.silent,
         "responses": len(problem.rows),
         "tokens": problem.tokens,
         "optimizer": problem.size.steps,
         "steps": {},
     }
-    first, path = None, arguments.out / f"step-{arguments.size}{'-silent' if arguments.silent else ''}.json"
+    first, path = None, arguments.out / f"step-{arguments.size}-{arguments.dtype}{'-silent' if arguments.silent else ''}.json"
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in arguments.only or ENTRIES:
         try:
             if time.monotonic() - started > arguments.seconds:
                 raise TimeoutError(f"not started: {arguments.seconds} s were over")
-            line, found = measure(problem, ENTRIES[name], first, arguments.rounds)
+            line, found = measured(problem, ENTRIES[name], first, arguments)
             first = first or found
         except (ImportError, InputError, TimeoutError, torch.OutOfMemoryError) as reason:
             line = {"skipped": f"{type(reason).__name__}: {str(reason).strip().splitlines()[0]}"}
@@ -177,6 +190,7 @@ if __name__ == "__main__":
     parser.add_argument("--size", choices=SIZES, default="toy")
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
     parser.add_argument("--silent", type=float, default=0.0, help="share of groups whose rewards are all alike")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16" if GPU else "float32")
     parser.add_argument("--only", nargs="+", choices=ENTRIES, metavar="NAME", help=f"of {', '.join(ENTRIES)}")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=500.0, help="after which no other contestant is started")

@@ -35,7 +35,7 @@ def steps(results: dict) -> str:
     dropped = "" if results["optimizer"] else ", gradients made and dropped: no optimizer"
     lines = [
         f"{results['datetime'][:10]}, {results['device']}, torch {results['machine_info']['torch']}, {results['dtype']}",
-        f"{results['size']}: {results['responses']} responses, {results['tokens']:,} tokens, {results['silent']:.0%} of groups silent{dropped}",
+        f"{results['size']}: {results['responses']} responses, {results['tokens']:,} tokens, {results['silent']:.0%} silent{dropped}",
         "",
         "| | old log-probs s | forward, backward s | optimizer s | tokens/s | MFU | peak GiB | outside products | gradient apart |",
         "|---" * 9 + "|",

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).parents[1] / "bench"
+PATHS = [str(BENCH.parent), str(BENCH.parent / "kernels"), os.environ.get("PYTHONPATH", "")]
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, PATHS))}
 
 
 def test_pytest_finds_the_benchmarks():
@@ -33,3 +36,31 @@ def test_a_benchmark_runs_checks_its_gradients_and_renders(tmp_path):
     assert "| three bare products |" in text and "| fastgrpo |" in text
     (entry,) = (b for b in json.loads(results.read_text())["benchmarks"] if b["params"]["name"] == "fastgrpo")
     assert entry["extra_info"]["rel dX"] < 1e-5
+
+
+@pytest.mark.slow  # 20 s: three ways to the gradient of one step, and TRL's where it is installed
+def test_a_learning_step_is_the_same_work_for_everyone_and_renders(tmp_path):
+    ways = ["fastgrpo", "fastgrpo, padded", "fastgrpo, full logits", "TRL", "fastgrpo, attention flash4"]
+    command = [
+        sys.executable,
+        str(BENCH / "learning_step.py"),
+        "--silent",
+        "0.25",
+        "--rounds",
+        "1",
+        "--out",
+        str(tmp_path),
+        "--only",
+        *ways,
+    ]
+    done = subprocess.run(command, cwd=BENCH.parent, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (file,) = tmp_path.iterdir()
+    results = json.loads(file.read_text())
+    lines = {way: line for way, line in results["steps"].items() if "skipped" not in line}
+    assert set(lines) >= set(ways[:3]) and (importlib.util.find_spec("trl") is None or "TRL" in lines)
+    for way in lines.keys() - {"fastgrpo"}:
+        assert lines[way]["gradient apart"] < 1e-5 and lines[way]["loss apart"] < 1e-6, way
+    assert lines["fastgrpo"]["loss"] != 0
+    assert "| fastgrpo, attention flash4 | InputError" in done.stdout or "cuda" in results["device"]
+    assert "no result" in done.stdout or "peak GiB" in lines["fastgrpo"]
