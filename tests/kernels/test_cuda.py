@@ -31,7 +31,11 @@ def problem(tokens, width, vocabulary, dtype, seed=0):
     targets = torch.randint(vocabulary, (tokens,), **on)
     ratios = torch.tensor(LOG_RATIOS, device=DEVICE)[torch.randint(len(LOG_RATIOS), (tokens,), **on)]
     old = exact_logprobs(hidden, weight, targets).float() - ratios
-    return (hidden, weight, targets), CLIP | {"advantages": torch.randn(tokens, **on), "old_logprobs": old, "denominator": 3e6}
+    return (hidden, weight, targets), CLIP | {
+        "advantages": torch.randn(tokens, **on),
+        "old_logprobs": old,
+        "denominator": 64.0,
+    }  # float16 holds the gradients
 
 
 @torch.no_grad()
