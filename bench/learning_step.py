@@ -14,6 +14,7 @@ import gc
 import json
 import platform
 import statistics
+import sys
 import time
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -151,7 +152,8 @@ def peak_tflops() -> float | None:
     return next((sheet["tflops"].value for device, sheet in DEVICES.items() if device.split("-")[0] in name), None)
 
 
-def main(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> bool:
+    """Whether everyone who took part arrived at the same gradient."""
     started, problem = time.monotonic(), StepProblem(SIZES[arguments.size], arguments.silent)
     results = {
         "datetime": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -183,6 +185,7 @@ def main(arguments: argparse.Namespace) -> None:
         if GPU:
             torch.cuda.empty_cache()
     print(steps(results))
+    return all(line.get("same", True) for line in results["steps"].values())
 
 
 if __name__ == "__main__":
@@ -194,4 +197,4 @@ if __name__ == "__main__":
     parser.add_argument("--only", nargs="+", choices=ENTRIES, metavar="NAME", help=f"of {', '.join(ENTRIES)}")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=500.0, help="after which no other contestant is started")
-    main(parser.parse_args())
+    sys.exit(0 if main(parser.parse_args()) else 1)
