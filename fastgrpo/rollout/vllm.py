@@ -41,6 +41,7 @@ class InProcessVllm:
         self.model, self.learned, self.tokenizer, self.eos_ids, self.settings = model, learned, tokenizer, list(eos_ids), settings
         self.known, self.expected = len(tokenizer), Expected.of(model, learned())
         self.on_gpu, self.preemptions, self.group_is_ours = model.device.type == "cuda", 0, dist.is_initialized()
+        self.at_level_one = False
         self.beat = time.monotonic()  # when the engine last came back: who waits for it can tell slow from stuck
         prepare_environment()
         with contained():
@@ -97,13 +98,16 @@ class InProcessVllm:
             raise RuntimeError("vLLM did not reset its prefix cache: some request still holds keys and values of older weights")
 
     def sleep(self, level: int) -> None:
-        """Level 0 releases the KV cache alone, 1 moves the weights to the host as well, 2 discards them. On a CPU it only stops."""
-        self.llm.sleep(level=level)
-        if level == 0 and self.on_gpu:
+        """Level 0 releases the KV cache alone, 1 moves the weights to the host as well, 2 discards them. On a CPU it only stops.
+        vLLM 0.26 cannot release it alone and sleeps at level 1 instead, which does not touch memory of the learner's."""
+        alone, can = level == 0 and self.on_gpu, hasattr(self.llm, "release_kv_cache_memory")
+        self.at_level_one = alone and not can
+        self.llm.sleep(level=1 if self.at_level_one else level)
+        if alone and can:
             self.llm.release_kv_cache_memory()
 
     def wake(self, part: Literal["weights", "kv_cache"]) -> None:
-        awake = self.llm.wake_up([part])
+        awake = self.llm.wake_up(["weights", part] if self.at_level_one else [part])
         if part == "kv_cache" and awake is False:  # it would take requests and never answer them
             raise RuntimeError("vLLM did not wake up: a part of its memory still sleeps")
 
