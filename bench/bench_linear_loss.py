@@ -18,12 +18,12 @@ DEVICE, DTYPE = ("cuda", torch.bfloat16) if GPU else ("cpu", torch.float32)
 QWEN, LLAMA = 151_936, 128_256
 SHAPES = (
     [
-        Shape(32_768, 1536, QWEN),
-        Shape(32_768, 2048, QWEN),
-        Shape(32_768, 3584, QWEN),
-        Shape(8192, 4096, QWEN),
-        Shape(16_384, 4096, LLAMA),
-        Shape(32_768, 2048, QWEN, silent=0.4),
+        Shape(32_768, 1536, QWEN, length=1024),
+        Shape(32_768, 2048, QWEN, length=1024),
+        Shape(32_768, 3584, QWEN, length=1024),
+        Shape(8192, 4096, QWEN, length=1024),
+        Shape(16_384, 4096, LLAMA, length=1024),
+        Shape(32_768, 2048, QWEN, silent=0.4, length=1024),
     ]
     if GPU
     else [Shape(512, 64, 4000), Shape(512, 64, 4000, silent=0.4)]

@@ -37,7 +37,7 @@ DEVICE = "cuda" if GPU else "cpu"
 TOLERANCE = {torch.bfloat16: 0.05, torch.float32: 1e-3}  # of the gradient, relative: roundings, and ratios that cross a bound by them
 ENTRIES_OF_A_GRADIENT = 65_536  # compared of each parameter, evenly spread
 PHASES = ("old log-probs", "forward, backward", "optimizer")
-PRODUCTS = ("gemm", "nvjet", "cutlass", "cublas", "mm", "matmul")  # in the names of kernels, or of operators on a CPU
+PRODUCTS = ("gemm", "nvjet", "cutlass", "cublas") if GPU else ("mm", "matmul")  # in the names of kernels, or of operators on a CPU
 ATTENTION = ("flash", "fmha", "attention", "attn")
 
 

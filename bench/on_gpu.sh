@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Everything that wants a GPU, in stages below ten minutes each, without a network and without installing anything:
 #
-#   bash bench/on_gpu.sh versions|correct|sanitize|policy|cross-entropy|step|model|sleep|all OUT [SITE]
+#   bash bench/on_gpu.sh versions|correct|sanitize|policy|cross-entropy|step|model|sleep|engine|all OUT [SITE]
 #
 # Logs and JSON go into OUT, flat, at most four files a stage; SITE is where `bench/carry.py unpack` put packages. A stage that fails, or
-# runs into its limit, does not stop the next; the last line of each stage says how it ended. PYTHON names the interpreter.
+# runs into its limit, does not stop the next; the last line of each stage says how it ended. PYTHON names the interpreter,
+# LIMIT the seconds of a stage (570), SIZE the model of step and sleep (1.5b).
 # Python 3.10 or newer, torch 2.11 or newer with CUDA, triton 3.6 or newer, transformers 5.17 or newer.
 set -uo pipefail
 stage=${1:?a stage} out=$(mkdir -p "${2:?a folder}" && cd "$2" && pwd) site=${3:-}
@@ -12,13 +13,17 @@ cd "$(dirname "$0")/.."
 export PYTHONPATH=$PWD:$PWD/kernels${site:+:$(cd "$site" && pwd)}${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false VLLM_NO_USAGE_STATS=1
 python=${PYTHON:-python3}
-tests() { "$python" -m pytest -q --tb=short -p no:cacheprovider -rfE "$@"; }
+tests() { # also wrong where all are skipped
+  "$python" -m pytest -q --tb=short -p no:cacheprovider -rfEs "$@" | tee /dev/stderr | grep " passed" >/dev/null
+}
 
 versions() { "$python" bench/versions.py "$out/versions.json"; }
 
 # The interpreter's tests and those that compile for other cards need no GPU; ranks of gloo neither.
 correct() {
-  KERNEL_TESTS_ON=cuda tests tests/kernels -m "not long and not gpu" --ignore tests/kernels/test_interpreter.py \
+  local workers=()  # most of the time goes into compiling kernels
+  "$python" -c "import xdist" 2>/dev/null && workers=(-n 8)
+  KERNEL_TESTS_ON=cuda tests "${workers[@]}" tests/kernels -m "not long and not gpu" --ignore tests/kernels/test_interpreter.py \
     --ignore tests/kernels/test_compile.py --ignore tests/kernels/test_ddp.py --timeout 120
   local first=$?
   tests tests/kernels/test_cuda.py tests/test_attention.py -m gpu --timeout 240 -k "not test_the_kernel_tests_pass_on_a_gpu"
@@ -56,26 +61,20 @@ step() {
 }
 model() { "$python" bench/learning_step.py --size 7b --seconds 400 --out "$out" --only "fastgrpo, recompute" fastgrpo "TRL, recompute"; }
 
-sleep_() {
-  "$python" bench/rollout_memory.py --size "${SIZE:-1.5b}" --out "$out"
-  local first=$?
-  tests tests/rollout/test_vllm_gpu.py --timeout 280
-  return $((first | $?))
-}
-
-limit() { case $1 in versions) echo 60 ;; *) echo 570 ;; esac; }
+sleep_() { "$python" bench/rollout_memory.py --size "${SIZE:-1.5b}" --out "$out"; }
+engine() { tests tests/rollout/test_vllm_gpu.py --timeout 280; }
 
 if [ "$stage" = all ]; then
-  for each in versions correct sanitize policy cross-entropy step model sleep; do bash "$0" "$each" "$out" ${site:+"$site"}; done
+  for each in versions correct sanitize policy cross-entropy step model sleep engine; do bash "$0" "$each" "$out" ${site:+"$site"}; done
   exit 0
 fi
 case $stage in
-  versions | correct | sanitize | policy | cross-entropy | step | model) run=$stage ;;
+  versions | correct | sanitize | policy | cross-entropy | step | model | engine) run=$stage ;;
   sleep) run=sleep_ ;;
-  *) echo "on_gpu.sh: no stage $stage; they are versions, correct, sanitize, policy, cross-entropy, step, model, sleep, all" >&2; exit 2 ;;
+  *) echo "on_gpu.sh: no stage $stage; they are versions, correct, sanitize, policy, cross-entropy, step, model, sleep, engine, all" >&2; exit 2 ;;
 esac
 if [ -z "${ON_GPU_TIMED:-}" ]; then  # the whole stage under its limit, in a process group that ends with it
-  ON_GPU_TIMED=1 timeout --kill-after=10 "$(limit "$stage")" bash "$0" "$stage" "$out" ${site:+"$site"} 2>&1 | tee "$out/$stage.log"
+  ON_GPU_TIMED=1 timeout --kill-after=10 ""${LIMIT:-570}"" bash "$0" "$stage" "$out" ${site:+"$site"} 2>&1 | tee "$out/$stage.log"
   code=${PIPESTATUS[0]}
   echo "== $stage: $([ "$code" = 0 ] && echo passed || echo "exit $code$([ "$code" = 124 ] && echo ', out of time')")" | tee -a "$out/$stage.log"
   exit "$code"

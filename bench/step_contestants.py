@@ -126,17 +126,17 @@ class Entry:
     compiled: bool = False
 
 
-ENTRIES = {
+ENTRIES = {  # Liger last: it replaces functions of transformers' modules for the rest of the process
     "fastgrpo": Entry(),
+    "TRL": Entry(Trl),
     "fastgrpo, recompute": Entry(recompute=True),
+    "TRL, recompute": Entry(Trl, recompute=True),
     "fastgrpo, padded": Entry(Padded),
     "fastgrpo, full logits": Entry(PackedEager),
     "fastgrpo, torch.compile": Entry(compiled=True),
-    "TRL": Entry(Trl),
-    "TRL, recompute": Entry(Trl, recompute=True),
-    "TRL, Liger": Entry(TrlLiger),
     "fastgrpo, attention sdpa": Entry(attention="sdpa"),
     "fastgrpo, attention varlen": Entry(attention="varlen"),
     "fastgrpo, attention flash2": Entry(attention="flash2"),
     "fastgrpo, attention flash4": Entry(attention="flash4"),
+    "TRL, Liger": Entry(TrlLiger),
 }

@@ -40,8 +40,8 @@ class InProcessVllm:
     def __init__(self, model: nn.Module, learned: Weights, tokenizer, eos_ids: Sequence[int], settings: VllmSettings):
         self.model, self.learned, self.tokenizer, self.eos_ids, self.settings = model, learned, tokenizer, list(eos_ids), settings
         self.known, self.expected = len(tokenizer), Expected.of(model, learned())
-        self.on_gpu, self.preemptions, self.group_is_ours = model.device.type == "cuda", 0, dist.is_initialized()
-        self.at_level_one = False
+        self.on_gpu, self.group_is_ours = model.device.type == "cuda", dist.is_initialized()
+        self.preemptions, self.at_level_one = 0, False
         self.beat = time.monotonic()  # when the engine last came back: who waits for it can tell slow from stuck
         prepare_environment()
         with contained():
@@ -98,10 +98,9 @@ class InProcessVllm:
             raise RuntimeError("vLLM did not reset its prefix cache: some request still holds keys and values of older weights")
 
     def sleep(self, level: int) -> None:
-        """Level 0 releases the KV cache alone, 1 moves the weights to the host as well, 2 discards them. On a CPU it only stops.
-        vLLM 0.26 cannot release it alone and sleeps at level 1 instead, which does not touch memory of the learner's."""
+        """Level 0 releases the KV cache alone (1 in vLLM 0.26), 1 moves its weights to the host too, 2 discards them; a CPU only stops."""
         alone, can = level == 0 and self.on_gpu, hasattr(self.llm, "release_kv_cache_memory")
-        self.at_level_one = alone and not can
+        self.at_level_one = alone and not can  # moves what is the engine's own, which shared weights are not
         self.llm.sleep(level=1 if self.at_level_one else level)
         if alone and can:
             self.llm.release_kv_cache_memory()
@@ -211,8 +210,7 @@ def _register_loader(fill: Callable[[nn.Module], None]) -> None:
     from vllm.model_executor.model_loader import BaseModelLoader, register_model_loader
 
     class Loader(BaseModelLoader):
-        def download_model(self, model_config) -> None:
-            """Nothing to download."""
+        def download_model(self, model_config) -> None: ...
 
         def load_weights(self, model: nn.Module, model_config) -> None:
             fill(model)
