@@ -1,6 +1,7 @@
 """Where the kernel tests compute: on the CPU, or in a process with KERNEL_TESTS_ON=cuda on the GPU, there all tests alike.
 
-Tensors that tests make without naming a device are made there (conftest.py); so random numbers must be drawn there, too.
+Importing this puts all tensors there that tests make without naming a device, so random numbers must be drawn there, too. Test files that
+make tensors while they are imported import it first.
 """
 
 import os
@@ -8,6 +9,8 @@ import os
 import torch
 
 DEVICE = os.environ.get("KERNEL_TESTS_ON", "cpu")
+if DEVICE != "cpu":
+    torch.set_default_device(DEVICE)
 
 
 def seeded(seed: int) -> torch.Generator:
