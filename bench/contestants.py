@@ -6,7 +6,11 @@ the matrix products alone cost, with no loss at all.
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+import types
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from problem import CLIP, Problem
@@ -70,6 +74,8 @@ def fused_cross_entropy(problem: Problem) -> None:
 
 
 def torch_cross_entropy(problem: Problem) -> None:
+    if not hasattr(F, "linear_cross_entropy"):
+        raise ImportError(f"torch {torch.__version__} has no linear_cross_entropy")
     F.linear_cross_entropy(problem.hidden, problem.weight, problem.targets).backward()
 
 
@@ -96,9 +102,10 @@ def quack_cross_entropy(problem: Problem) -> None:
 
 def verl_policy_loss(problem: Problem) -> None:
     """verl's kernel gives log-probs; the policy maths on them is the eager one."""
+    require_gpu(problem)
+    without_its_own_imports("verl", "verl.utils", "verl.utils.kernel")
     from verl.utils.kernel.linear_cross_entropy import linear_cross_entropy
 
-    require_gpu(problem)
     logprobs, _ = linear_cross_entropy(problem.hidden, problem.weight, problem.targets, 1.0)
     ratio = (logprobs - problem.old_logprobs).exp()
     clipped = ratio.clamp(1 - CLIP["clip_low"], 1 + CLIP["clip_high"])
@@ -113,6 +120,18 @@ def bare_products(problem: Problem) -> None:
         logits = hidden @ weight.T
         logits @ weight
         total.addmm_(logits.T, hidden)
+
+
+def without_its_own_imports(*packages: str) -> None:
+    """Makes packages importable without their __init__: verl's imports Ray, which its kernel does not need."""
+    found = importlib.util.find_spec(packages[0])
+    if found is None:
+        raise ImportError(f"{packages[0]} is not installed")
+    root = Path(found.submodule_search_locations[0]).parent
+    for name in packages:
+        if name not in sys.modules:
+            sys.modules[name] = types.ModuleType(name)
+            sys.modules[name].__path__ = [str(root.joinpath(*name.split(".")))]
 
 
 def require_gpu(problem: Problem) -> None:

@@ -1,4 +1,4 @@
-"""Renders pytest-benchmark's JSON as Markdown tables, one for each operation and shape.
+"""Renders results as Markdown tables: pytest-benchmark's JSON, one for each operation and shape, or that of `learning_step.py`.
 
 pytest bench/ --benchmark-json=results.json && python bench/table.py results.json
 """
@@ -30,6 +30,28 @@ def tables(results: dict) -> str:
     return "\n".join(lines)
 
 
+def steps(results: dict) -> str:
+    """Seconds by phase, tokens/s of real tokens, the share of time by kind of kernel, and how far the gradient is from the first line's."""
+    dropped = "" if results["optimizer"] else ", gradients made and dropped: no optimizer"
+    lines = [
+        f"{results['datetime'][:10]}, {results['device']}, torch {results['machine_info']['torch']}, {results['dtype']}",
+        f"{results['size']}: {results['responses']} responses, {results['tokens']:,} tokens, {results['silent']:.0%} silent{dropped}",
+        "",
+        "| | old log-probs s | forward, backward s | optimizer s | tokens/s | MFU | peak GiB | outside products | gradient apart |",
+        "|---" * 9 + "|",
+    ]
+    for name, line in results["steps"].items():
+        if "skipped" in line:
+            lines.append(f"| {name} | {line['skipped']} |" + " |" * 7)
+            continue
+        outside = line["shares"]["row kernel"] + line["shares"]["other"]
+        numbers = [f"{seconds:.3f}" for seconds in line["seconds"].values()] + [f"{line['tokens/s']:,.0f}"]
+        numbers += [f"{line[key]:.3g}" if key in line else "unmeasured" for key in ("MFU", "peak GiB")] + [f"{outside:.0%}"]
+        apart = "" if "same" not in line else f"{line['gradient apart']:.1e}{'' if line['same'] else ' NOT THE SAME'}"
+        lines.append(f"| {name} | {' | '.join([*numbers, apart])} |")
+    return "\n".join(lines)
+
+
 def cell(value: float | None) -> str:
     if value is None:
         return ""
@@ -37,4 +59,5 @@ def cell(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    print(tables(json.loads(Path(sys.argv[1]).read_text())))
+    found = json.loads(Path(sys.argv[1]).read_text())
+    print(steps(found) if "steps" in found else tables(found))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from inspect import signature
 from typing import NamedTuple
 
 import torch
@@ -136,9 +137,13 @@ def varlen(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: i
     """A window without a past end and without a future is causal attention."""
     from torch.nn.attention.varlen import varlen_attn
 
-    cuts = (bounds, bounds, longest, longest)
-    grouped = query.shape[1] != key.shape[1]
-    return varlen_attn(query, key, value, *cuts, scale=scale, window_size=(-1, 0), enable_gqa=grouped)
+    cuts, options = (bounds, bounds, longest, longest), {}
+    if query.shape[1] != key.shape[1]:
+        if "enable_gqa" in signature(varlen_attn).parameters:
+            options = {"enable_gqa": True}
+        else:  # torch before 2.13: a copy of keys and values for each head
+            key, value = (rows.repeat_interleave(query.shape[1] // key.shape[1], 1) for rows in (key, value))
+    return varlen_attn(query, key, value, *cuts, scale=scale, window_size=(-1, 0), **options)
 
 
 def sdpa(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, scale: float | None) -> Tensor:

@@ -57,4 +57,9 @@ def varlen_stand_in(
     return kernel_call(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale, window_size[1] == 0)
 
 
+def varlen_of_torch_211(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1)):
+    """Without grouped queries."""
+    return varlen_stand_in(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale=scale, window_size=window_size)
+
+
 STAND_INS = {"flash2": flash2_stand_in, "flash4": flash4_stand_in, "varlen": varlen_stand_in}

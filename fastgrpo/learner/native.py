@@ -65,6 +65,13 @@ class NativeLearner:
         """Adds the gradient of one pack, part by part where the whole does not fit into memory."""
         return merge(in_parts_that_fit(batch, self._pass, self.out_of_memory))
 
+    def take_gradients(self) -> None:
+        """Adds the parameters' own gradients to the sum, and frees them."""
+        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
+            if parameter.grad is not None:
+                gradient += parameter.grad
+                parameter.grad = None
+
     def step(self) -> float:
         """The update from the gradients added since the last; their global norm before clipping.
 
@@ -115,9 +122,7 @@ class NativeLearner:
             output = packed_loss(kept_hidden_states(self.model, batch), head_weight(self.model), batch, self.loss, self.temperature)
             output.loss.backward()
             require_memory(batch.tokens)
-            for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
-                if parameter.grad is not None:
-                    gradient += parameter.grad
+            self.take_gradients()
         finally:
             for parameter in self.parameters:
                 parameter.grad = None

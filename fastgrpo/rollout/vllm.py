@@ -40,8 +40,8 @@ class InProcessVllm:
     def __init__(self, model: nn.Module, learned: Weights, tokenizer, eos_ids: Sequence[int], settings: VllmSettings):
         self.model, self.learned, self.tokenizer, self.eos_ids, self.settings = model, learned, tokenizer, list(eos_ids), settings
         self.known, self.expected = len(tokenizer), Expected.of(model, learned())
-        self.on_gpu, self.preemptions, self.group_is_ours = model.device.type == "cuda", 0, dist.is_initialized()
-        self.beat = time.monotonic()  # when the engine last came back: who waits for it can tell slow from stuck
+        self.on_gpu, self.group_is_ours, self.at_level_one = model.device.type == "cuda", dist.is_initialized(), False
+        self.preemptions, self.beat = 0, time.monotonic()  # of when the engine last came back: who waits can tell slow from stuck
         prepare_environment()
         with contained():
             require_version()
@@ -83,8 +83,7 @@ class InProcessVllm:
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> int:
         """Copies weights in place, checking names and shapes, and that every tensor of the engine was written. Returns the bytes."""
         model, stream = self.runner.model, Stream(weights, self.expected)
-        unwritten = dict(model.named_parameters()).keys() - model.load_weights(iter(stream))
-        if unwritten:
+        if unwritten := dict(model.named_parameters()).keys() - model.load_weights(iter(stream)):
             raise RuntimeError(f"vLLM left weights unwritten: {', '.join(sorted(unwritten)[:5])}")
         return stream.bytes
 
@@ -97,13 +96,15 @@ class InProcessVllm:
             raise RuntimeError("vLLM did not reset its prefix cache: some request still holds keys and values of older weights")
 
     def sleep(self, level: int) -> None:
-        """Level 0 releases the KV cache alone, 1 moves the weights to the host as well, 2 discards them. On a CPU it only stops."""
-        self.llm.sleep(level=level)
-        if level == 0 and self.on_gpu:
+        """Level 0 releases the KV cache alone (1 in vLLM 0.26), 1 moves its weights to the host too, 2 discards them; a CPU only stops."""
+        alone, can = level == 0 and self.on_gpu, hasattr(self.llm, "release_kv_cache_memory")
+        self.at_level_one = alone and not can  # moves what is the engine's own, which shared weights are not
+        self.llm.sleep(level=1 if self.at_level_one else level)
+        if alone and can:
             self.llm.release_kv_cache_memory()
 
     def wake(self, part: Literal["weights", "kv_cache"]) -> None:
-        awake = self.llm.wake_up([part])
+        awake = self.llm.wake_up(["weights", part] if self.at_level_one else [part])
         if part == "kv_cache" and awake is False:  # it would take requests and never answer them
             raise RuntimeError("vLLM did not wake up: a part of its memory still sleeps")
 
@@ -207,8 +208,7 @@ def _register_loader(fill: Callable[[nn.Module], None]) -> None:
     from vllm.model_executor.model_loader import BaseModelLoader, register_model_loader
 
     class Loader(BaseModelLoader):
-        def download_model(self, model_config) -> None:
-            """Nothing to download."""
+        def download_model(self, model_config) -> None: ...
 
         def load_weights(self, model: nn.Module, model_config) -> None:
             fill(model)

@@ -47,14 +47,14 @@ def checked_tokens(like: Tensor, settings: ObjectiveSettings, tokens: Tokens, de
         raise ValueError(f"ref_logprobs must be given with beta = {settings.beta}, got None; or set beta = 0")
     if settings.tis_cap is not None and tokens.sampler_logprobs is None:
         raise ValueError(f"sampler_logprobs must be given with tis_cap = {settings.tis_cap}, got None; or set tis_cap = None")
-    for name, column in vars(tokens).items():
+    for name, column in tokens.by_name().items():
         if column is not None or name == signal:
             require_per_token(name, column, count, device, TOKEN_DTYPES)
     if denominator is None:
         return tokens
     require_positive("denominator", denominator)
     scale = torch.full((count,), 1.0 / denominator, dtype=torch.float64, device=device)
-    return Tokens(**(vars(tokens) | {"scale": scale}))
+    return Tokens(**(tokens.by_name() | {"scale": scale}))
 
 
 def kept_rows(like: Tensor, loss_mask: Tensor | None, rows: Tensor | None, signal: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ DAPO's two bounds (arXiv:2503.14476) and a cap `delta` on r where A < 0; cispo a
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import torch
@@ -49,7 +49,7 @@ class ObjectiveSettings:
     )
 
     def arguments(self) -> tuple[str | float | None, ...]:
-        return tuple(vars(self).values())
+        return tuple(getattr(self, name) for name in _SETTINGS)  # not vars(self): torch.compile of torch 2.11 does not trace that
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -84,11 +84,18 @@ class Tokens:
 
     def columns(self) -> list[Tensor | None]:
         """The fields in order, detached: what an operator takes."""
-        return [None if column is None else column.detach() for column in vars(self).values()]
+        return [None if column is None else column.detach() for column in self.by_name().values()]
+
+    def by_name(self) -> dict[str, Tensor | None]:
+        """As vars(self), in a way that torch.compile of torch 2.11 traces."""
+        return {name: getattr(self, name) for name in _TOKENS}
 
     def signal(self) -> Tensor:
         """(T,) bool: tokens whose policy term has a gradient at all."""
         return (self.advantages if self.grad_logprobs is None else self.grad_logprobs) != 0
+
+
+_SETTINGS, _TOKENS = (tuple(field.name for field in fields(record)) for record in (ObjectiveSettings, Tokens))
 
 
 def objective(logprobs: Tensor, tokens: Tokens, settings: ObjectiveSettings) -> RowTerms:

@@ -1,6 +1,7 @@
 """One random problem for all kernel tests, in float64, and the two ways to its loss and gradients: fused and plain."""
 
 import torch
+from kernel_device import seeded
 
 from fastgrpo_kernels import fused_linear_policy_loss, reference
 
@@ -10,7 +11,7 @@ LOG_RATIOS = torch.tensor([-0.6, -0.1, 0.0, 0.05, 0.1, 0.5], dtype=torch.float64
 
 def problem(tokens=40, width=12, vocabulary=37, seed=0, zero=0.0, every_term=False):
     """(head, options): head = hidden (T, H), weight (V, H), targets (T,); options are keywords of fused_linear_policy_loss."""
-    random = torch.Generator().manual_seed(seed)
+    random = seeded(seed)
 
     def normal(*shape):
         return torch.randn(*shape, generator=random, dtype=torch.float64)

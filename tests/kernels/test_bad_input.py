@@ -2,6 +2,7 @@
 
 import math
 
+import kernel_device  # noqa: F401  first: it says where tensors are made
 import pytest
 import torch
 

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from kernel_device import seeded
 from kernel_problem import problem, value_and_grads
 
 from fastgrpo_kernels import fused_linear_policy_loss, linear_logprobs, policy_loss_from_logits, reference
 
-TEMPERATURES = 0.5 + torch.rand(40, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-BIAS = torch.randn(37, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+TEMPERATURES = 0.5 + torch.rand(40, dtype=torch.float64, generator=seeded(5))
+BIAS = torch.randn(37, dtype=torch.float64, generator=seeded(6))
 HEADS = [
     {"temperature": TEMPERATURES},
     {"softcap": 1.5},
@@ -63,7 +64,7 @@ def test_log_probs_and_their_three_gradients_are_the_reference_ones(head):
     hidden, weight, targets, _ = parts()
     head = {"temperature": 0.8} | head
     got, want = leaves(hidden, weight, BIAS), leaves(hidden, weight, BIAS)
-    a, b = torch.randn(2, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    a, b = torch.randn(2, 40, dtype=torch.float64, generator=seeded(3))
     logprobs, entropy = linear_logprobs(got[0], got[1], targets, bias=got[2], **head)
     (a @ logprobs + b @ entropy).backward()
     logits = want[0] @ want[1].t() + want[2]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from kernel_device import seeded
 from kernel_problem import value_and_grads
 
 from fastgrpo_kernels import fused_linear_policy_loss
@@ -23,7 +24,7 @@ B, L, H, V = 4, 9, 12, 37
 )
 def test_loss_and_gradients_are_ligers(loss_type, kind, theirs, ours, beta):
     chunked_loss = pytest.importorskip("liger_kernel.chunked_loss")
-    random = torch.Generator().manual_seed(0)
+    random = seeded(0)
     hidden = torch.randn(B * L, H, generator=random, dtype=torch.float64)
     weight = torch.randn(V, H, generator=random, dtype=torch.float64) / H**0.5
     targets = torch.randint(V, (B, L), generator=random)

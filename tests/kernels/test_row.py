@@ -1,11 +1,12 @@
 import torch
+from kernel_device import seeded
 
 from fastgrpo_kernels import reference
 from fastgrpo_kernels.row import Scaling, row_gradient_, row_stats_, scale_logits_
 
 
 def make(rows=9, vocabulary=50, dtype=torch.float64):
-    random = torch.Generator().manual_seed(1)
+    random = seeded(1)
     logits = 3 * torch.randn(rows, vocabulary, generator=random, dtype=dtype)
     targets = torch.randint(vocabulary, (rows,), generator=random)
     g, h = torch.randn(2, rows, generator=random, dtype=dtype)

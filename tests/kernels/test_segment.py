@@ -3,6 +3,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from kernel_device import seeded
 from kernel_problem import problem
 
 from fastgrpo_kernels import fused_linear_policy_loss, gspo_gradients, linear_logprobs, policy_loss, reference, segment_sum
@@ -11,7 +12,7 @@ BOUNDS = torch.tensor([0, 7, 7, 19, 40])  # the second sequence is empty
 
 
 def test_sums_are_those_of_each_sequence_and_differentiate():
-    values = torch.randn(40, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    values = torch.randn(40, dtype=torch.float64, generator=seeded(1), requires_grad=True)
     for bounds in (BOUNDS, BOUNDS.int()):
         want = torch.stack([values[start:end].sum() for start, end in pairwise(BOUNDS)])
         torch.testing.assert_close(segment_sum(values, bounds), want, rtol=0, atol=1e-14)
@@ -31,7 +32,7 @@ def test_no_sequences_and_no_tokens_give_no_sums():
 
 
 def gspo_problem(seed=0):
-    random = torch.Generator().manual_seed(seed)
+    random = seeded(seed)
     old = -torch.rand(40, dtype=torch.float64, generator=random)
     shift = torch.tensor([0.3, 0.0, -0.3, 0.05], dtype=torch.float64).repeat_interleave(BOUNDS.diff())
     new = old + shift + 0.01 * torch.randn(40, dtype=torch.float64, generator=random)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
-import only_interpreted  # noqa: F401  first: it skips this file in any other process
+import on_kernel  # noqa: F401  first: it skips this file in any other process
 import pytest
 import torch
 from row_problem import assert_close, make, truth

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-import only_interpreted  # noqa: F401  first: it skips this file in any other process
+import on_kernel  # noqa: F401  first: it skips this file in any other process
 import pytest
 import torch
 from row_problem import head_of, make, run

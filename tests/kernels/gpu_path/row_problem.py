@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import torch
+from kernel_device import seeded
 
 from fastgrpo_kernels.objective import ObjectiveSettings, Tokens, objective
 from fastgrpo_kernels.row import Scaling
@@ -21,7 +22,7 @@ def head_of(temperature, logit_scale=1.0, softcap=None, bias=None, vocabulary=No
 
 def make(rows=12, vocabulary=50, dtype=torch.float32, seed=0, head=None, **options):
     """Everything `row_gradient` takes, on the CPU; scale is 1/8 to 1/4, every optional per-token input is given."""
-    random = torch.Generator().manual_seed(seed)
+    random = seeded(seed)
 
     def normal(*shape):
         return torch.randn(*shape, generator=random)

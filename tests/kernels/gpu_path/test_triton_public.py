@@ -2,7 +2,7 @@
 
 import sys
 
-import only_interpreted  # noqa: F401  first: it skips this file in any other process
+import on_kernel  # noqa: F401  first: it skips this file in any other process
 import pytest
 import torch
 from kernel_problem import KINDS, fused, of_kind, plain, problem, spread

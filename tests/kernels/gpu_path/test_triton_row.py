@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-import only_interpreted  # noqa: F401  first: it skips this file in any other process
+import on_kernel  # noqa: F401  first: it skips this file in any other process
 import pytest
 import torch
 from row_problem import assert_close, head_of, make, run, settings, transformed, truth

@@ -1,8 +1,9 @@
 """The tile and panel loop of the GPU path on CPU tensors, row kernel in the interpreter, against autograd on the full logits in float64."""
 
-import only_interpreted  # noqa: F401  first: it skips this file in any other process
+import on_kernel  # noqa: F401  first: it skips this file in any other process
 import pytest
 import torch
+from kernel_device import seeded
 from row_problem import settings, transformed
 
 from fastgrpo_kernels import cuda_linear
@@ -23,7 +24,7 @@ def small_tiles(monkeypatch):
 
 def problem(tokens=75, width=24, vocabulary=1100, dtype=torch.float32, seed=0):
     """hidden, weight, bias, all targets, the kept rows, Tokens of those."""
-    random = torch.Generator().manual_seed(seed)
+    random = seeded(seed)
 
     def normal(*shape):
         return torch.randn(*shape, generator=random)
