@@ -5,30 +5,30 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastgrpo.checkpoint import Checkpoints
 from fastgrpo.config import Config, ResolvedConfig, to_yaml
 from fastgrpo.data import ProblemSet, load_problems, render_prompts
 from fastgrpo.engines import engine_lines, make_both
 from fastgrpo.errors import InputError
-from fastgrpo.model_source import model_directory, require_model
-from fastgrpo.progress import Progress
-from fastgrpo.ranks import Ranks, join_ranks, launched_ranks
-from fastgrpo.resume import Resume, find_resume, fingerprints, require_same_data, require_same_run
+from fastgrpo.model_source import require_model
+from fastgrpo.ranks import launched_ranks
+from fastgrpo.resume import Resume, fingerprints, require_same_data
 from fastgrpo.rewards import Grader, Scorer, require_rewards
 from fastgrpo.rewards.preflight import require_working_functions, require_working_grader
-from fastgrpo.run import Observer, Run, require_usable
-from fastgrpo.saved_state import SavedState, restore_random_state, seed_random_state
+from fastgrpo.run import Observer, Run
+from fastgrpo.saved_state import seed_random_state
+from fastgrpo.starting import find_earlier, meet, open_checkpoints, restore, run_directory
 from fastgrpo.stop import Stop
 from fastgrpo.templates import TEMPLATES
+from fastgrpo.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from fastgrpo.config_pretrain import PretrainConfig
+    from fastgrpo.balance import Cost
     from fastgrpo.learner import Learner
+    from fastgrpo.rollout import RolloutEngine
     from fastgrpo.types import Prompt
 
 
@@ -50,16 +50,6 @@ def launch(resolved: ResolvedConfig, observer: Observer, resume: str = "never", 
             return _run(resolved, sets, observer, stop, found, said)
     finally:
         observer.end()
-
-
-def find_earlier(resume: str, resolved: ResolvedConfig, allow_changes: bool, say: Callable[[str], None]) -> Resume | None:
-    """What `--resume` asks to go on with. Raises InputError where it cannot, or where run_dir holds something else."""
-    found = find_resume(resume, resolved, say)
-    if resolved.config.run_dir and not (found and found.in_place):
-        require_usable(Path(resolved.config.run_dir))
-    if found and found.checkpoint:
-        require_same_run(found, resolved.config, allow_changes, say)
-    return found
 
 
 def check(config: Config) -> None:
@@ -85,88 +75,59 @@ def _run(
         observer.note(line)
     for line in (line for each in sets.values() for line in (*each.warnings, *each.skipped_lines())):
         say(line)
+    rank = int(os.environ.get("RANK", "0"))
     with contextlib.ExitStack() as stack:
+        watchdog = stack.enter_context(Watchdog(rank, config.health.phase_seconds))
+
+        def stage(name: str) -> None:
+            observer.phase(name)
+            watchdog.stage(name)
+
+        stage("checking rewards")
         scorer, grader = open_rewards(config, stack, say)
-        if int(os.environ.get("RANK", "0")) == 0:
-            observer.phase("checking rewards")
+        if rank == 0:
             check_rewards(config, sets[config.data.train], scorer)
-        observer.phase("loading the model")
+        stage("meeting the other ranks")
         ranks, path = meet(config.model, say)
         seed_random_state(config.seed, ranks)
         found = ranks.gather(found)[0]
         directory = run_directory(resolved, found, ranks)
-        tokenizer, model, reference, prompts = load_all(path, config, sets, say)
-        ranks.same_weights(model)
-        from fastgrpo.model import training_cost
-
-        observer.phase("building learner and engine")
-        cost = training_cost(model)  # before the learner may spread the weights
-        learner, engine = make_both(config, model, tokenizer)
-        stack.callback(engine.close)
-        for line in engine_lines(engine):
-            say(line)
-        observer.phase("restoring")
+        stage("loading the model")
+        loaded = load_all(path, config, sets, say)
+        ranks.same_weights(loaded[1])
+        stage("building learner and engine")
+        learner, engine, cost = build(config, loaded, stack, say)
+        stage("restoring")
         progress = restore(found, learner, ranks, say)
-        run = stack.enter_context(Run(directory, observer, ranks, config.health.phase_seconds, found, stop))
+        run = stack.enter_context(Run(directory, observer, ranks, watchdog, found, stop))
         run.log("\n".join(said))
         keep = run.log
         run.write("config.yaml", to_yaml(resolved))
         from fastgrpo.trainer import Parts, train
 
+        tokenizer, model, reference, prompts = loaded
         facts = {"config.yaml": to_yaml(resolved), "data.json": fingerprints(sets)}
         checkpoints = open_checkpoints(directory, ranks, config, model, tokenizer, learner, facts)
         checkpoints.repair(progress if found else None)
-        parts = Parts(
-            engine=engine,
-            learner=learner,
-            scorer=scorer,
-            grader=grader,
-            prompts=prompts[config.data.train],
-            held_out={source: prompts[source] for source in config.data.eval},
-            reference=reference,
-            cost=cost,
-            stop=TEMPLATES[config.template].stop,
-            checkpoints=checkpoints,
-        )
+        stop_texts, held_out = TEMPLATES[config.template].stop, {source: prompts[source] for source in config.data.eval}
+        parts = Parts(engine, learner, scorer, grader, prompts[config.data.train], held_out, reference, cost, stop_texts, checkpoints)
         summary = train(config, parts, run, progress)
         run.write("summary.json", json.dumps(summary, indent=1) + "\n")
         ranks.gather("done")  # none takes its engine down while another still needs it
     return summary, directory
 
 
-def run_directory(resolved: ResolvedConfig, found: Resume | None, ranks: Ranks) -> Path:
-    """Where the run is written, the same on every rank."""
-    new = Path(resolved.config.run_dir or f"runs/{resolved.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    return ranks.gather(found.directory if found else new)[0]
+def build(config: Config, loaded: tuple, stack: contextlib.ExitStack, say: Callable[[str], None]) -> tuple[Learner, RolloutEngine, Cost]:
+    """Learner and engine, which `stack` closes, and what a sequence costs to learn from."""
+    from fastgrpo.model import training_cost
 
-
-def restore(found: Resume | None, learner: Learner, ranks: Ranks, say: Callable[[str], None]) -> Progress:
-    """Puts the learner, and torch's random state, to where the found run was saved, and gives its progress; a new one without it."""
-    if not (found and found.checkpoint):
-        return Progress()
-    if not found.checkpoint.is_dir():
-        raise InputError(f"rank {ranks.rank} cannot see {found.checkpoint}: to resume, all machines need the same disk")
-    saved = SavedState(found.checkpoint / "trainer")
-    restore_random_state(saved, ranks)
-    learner.load_state(saved.trained(), found.progress.updates)
-    say(f"resuming after step {found.progress.step} of {found.run}")
-    return found.progress
-
-
-def open_checkpoints(
-    directory: Path, ranks: Ranks, config: Config | PretrainConfig, model, tokenizer, learner: Learner, facts: Mapping[str, str]
-) -> Checkpoints:
-    """Those of the run in `directory`."""
-    adapter = learner.model if config.learner.lora_rank and not config.learner.spreads_weights else None
-    return Checkpoints(directory / "checkpoints", model, tokenizer, learner, ranks, config.checkpoint.keep, facts, adapter)
-
-
-def meet(model: str, say: Callable[[str], None]) -> tuple[Ranks, str]:
-    """This process among the ranks, and the model's path: a built-in one is made once on each machine, while its others wait."""
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-        path = model_directory(model, say)
-        return join_ranks(), path
-    return join_ranks(), model_directory(model, say)
+    tokenizer, model, *_ = loaded
+    cost = training_cost(model)  # before the learner may spread the weights
+    learner, engine = make_both(config, model, tokenizer)
+    stack.callback(engine.close)
+    for line in engine_lines(engine):
+        say(line)
+    return learner, engine, cost
 
 
 def load_all(path: str, config: Config, sets: Mapping[str, ProblemSet], say: Callable[[str], None]):

@@ -12,15 +12,16 @@ from fastgrpo.config import ResolvedConfig, to_yaml
 from fastgrpo.config_pretrain import PretrainConfig
 from fastgrpo.engines import make_learner, with_lora
 from fastgrpo.errors import InputError
-from fastgrpo.launch import find_earlier, meet, open_checkpoints, restore, run_directory
 from fastgrpo.model_source import require_model
 from fastgrpo.ranks import Ranks
 from fastgrpo.resume import Resume, fingerprints, require_same_data
 from fastgrpo.run import Observer, Run
 from fastgrpo.saved_state import seed_random_state
 from fastgrpo.schedule import learning_rate
+from fastgrpo.starting import find_earlier, meet, open_checkpoints, restore, run_directory
 from fastgrpo.stop import Stop
 from fastgrpo.texts import Texts, load_texts
+from fastgrpo.watchdog import Watchdog
 from fastgrpo.windows import Windows, count_updates, make_windows
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def launch_pretraining(
         said.append(text)  # for the log, once there is one
         observer.note(text)
 
-    first = int(os.environ.get("RANK", "0")) == 0
-    found = find_earlier(resume, resolved, allow_changes, say) if first else None  # it may have to read all of a checkpoint
+    rank = int(os.environ.get("RANK", "0"))
+    found = find_earlier(resume, resolved, allow_changes, say) if rank == 0 else None  # it may have to read all of a checkpoint
     require_model(config.model)
     texts = {source: load_texts(source, config.data) for source in (*config.data.train, *config.data.eval)}
     if found and found.checkpoint:
@@ -50,7 +51,7 @@ def launch_pretraining(
     for line in (line for each in texts.values() for line in each.lines()):
         say(line)
     try:
-        with Stop(config.checkpoint.before) as stop:
+        with Stop(config.checkpoint.before) as stop, Watchdog(rank, config.health.phase_seconds) as watchdog:
             ranks, path = meet(config.model, say)
             seed_random_state(config.seed, ranks)
             found = ranks.gather(found)[0]
@@ -58,7 +59,7 @@ def launch_pretraining(
             facts = {"config.yaml": to_yaml(resolved), "data.json": fingerprints(texts)}
             parts, progress = build(config, texts, path, directory, facts, ranks, found, say)
             observer.begin(resolved.name, parts.updates)
-            with Run(directory, observer, ranks, config.health.phase_seconds, found, stop) as run:
+            with Run(directory, observer, ranks, watchdog, found, stop) as run:
                 run.log("\n".join(said))
                 run.write("config.yaml", facts["config.yaml"])
                 parts.checkpoints.repair(progress if found else None)

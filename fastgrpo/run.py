@@ -48,8 +48,8 @@ class Observer(Protocol):
 class Run:
     """One run's files, below `directory`: rank 0 writes all of them, the others a log each. Every rank calls the same methods.
 
-    `resume` is where an earlier process left off: of its rows and rollouts only those before that are kept. `rows` counts the lines of
-    metrics.jsonl. Raises InputError where the directory is in use, SetupError where it cannot be written.
+    `watchdog` is told of phases; `resume` is where an earlier process left off: of its rows and rollouts only those before that are kept.
+    `rows` counts the lines of metrics.jsonl. Raises InputError where the directory is in use, SetupError where it cannot be written.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Run:
         directory: Path,
         observer: Observer,
         ranks: Ranks | None = None,
-        phase_seconds: float = 7200.0,
+        watchdog: Watchdog | None = None,
         resume: Resume | None = None,
         stop: Stop | None = None,
     ):
@@ -66,7 +66,7 @@ class Run:
         self.rows = resume.progress.rows if resume else 0
         self.started = time.monotonic()
         self._failed_in = ""
-        self._watchdog = Watchdog(self.ranks.rank, phase_seconds)
+        self._watchdog = watchdog
         self._lock = self._metrics = None
         with self.ranks.first_alone():
             try:
@@ -105,14 +105,12 @@ class Run:
         """Times a part of a step under `name`, in seconds."""
         self.observer.phase(name)
         start, self._failed_in = time.monotonic(), ""
-        self._watchdog.enter(name)
         try:
-            yield
+            with self._watchdog.phase(name) if self._watchdog else contextlib.nullcontext():
+                yield
         except BaseException:
             self._failed_in = self._failed_in or name
             raise
-        finally:
-            self._watchdog.leave()
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
 
     def log_row(self, row: dict) -> None:
@@ -189,7 +187,6 @@ class Run:
                 self.note(f"rank {rank} took {slowest:.0f} s for {name}, where {usual:.0f} s are usual")
 
     def close(self) -> None:
-        self._watchdog.close()
         for file in filter(None, (self._metrics, self._log, self._lock)):
             file.close()
 

@@ -16,7 +16,7 @@ LAYERS = (
     "attention model rollout learner",
     "run trainer health experience updates checkpoint saved_state resume evaluate predictions benchmark pretrain model_source engines "
     "rollout_rows analyze plan doctor data_check reward_check base_model",
-    "report experiments integrations launch launch_evaluation launch_analysis spawn nodes wire display cli __main__ __init__ "
+    "report experiments integrations launch starting launch_evaluation launch_analysis spawn nodes wire display cli __main__ __init__ "
     "launch_pretraining",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
@@ -51,7 +51,13 @@ SIBLINGS = {
     *(("cli", edge) for edge in ("report", "experiments", "launch", "launch_evaluation", "launch_analysis", "spawn", "nodes", "display")),
     *(("config", "config_pretrain"), ("config_pretrain", "config_sections"), ("config_pretrain", "settings_file")),
     *(("texts", "data"), ("texts", "sources"), ("texts", "problem_sets"), ("texts", "arithmetic")),
-    *(("pretrain", "trainer"), ("pretrain", "updates"), ("launch_pretraining", "launch"), ("cli", "launch_pretraining")),
+    *(
+        ("pretrain", "trainer"),
+        ("pretrain", "updates"),
+        ("launch_pretraining", "starting"),
+        ("launch", "starting"),
+        ("cli", "launch_pretraining"),
+    ),
     *(("spawn", "nodes"), ("spawn", "wire"), ("nodes", "wire")),
     *(
         ("__main__", "cli"),
