@@ -1,4 +1,4 @@
-"""Runs the tests of `interpreter/` in a process of their own, because triton's interpreter cannot be switched on in a running one."""
+"""Runs the tests of `gpu_path/` in a process of their own, because triton's interpreter cannot be switched on in a running one."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("triton")
-FOLDER = Path(__file__).parent / "interpreter"
+FOLDER = Path(__file__).parent / "gpu_path"
 
 
 @pytest.mark.slow
