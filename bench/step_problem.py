@@ -120,7 +120,7 @@ class StepProblem:
     def packs(self, model) -> list[PackedBatch]:
         """What the trainer makes of the step for one rank: silent groups dropped, sequences balanced over packs."""
         (update,) = cut_updates(self.groups, 0, self.config)
-        return own_share(update, self.config, training_cost(model), Ranks())[0]
+        return own_share(update, self.config, training_cost(model), Ranks(), self.config.tokens_per_pack)[0]
 
     def noise(self, packs: list[PackedBatch]) -> list[Tensor]:
         """(T,) of each pack, the noise of the very responses in it, 0 outside the mask."""
