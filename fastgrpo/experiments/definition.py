@@ -14,7 +14,7 @@ from fastgrpo.config_sections import RULES, Sources, as_tuple
 from fastgrpo.errors import InputError
 from fastgrpo.settings_file import read_yaml
 
-Settings = dict[str, str | int | float | bool]
+Settings = dict[str, str | int | float]
 
 
 class Arm(BaseModel):

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fastgrpo.benchmark import open_directory
-from fastgrpo.experiments.bases import base_directory
 from fastgrpo.experiments.collect import curve, read_metrics, value
 from fastgrpo.experiments.definition import Experiment, Settings
+from fastgrpo.experiments.places import placed, placed_settings
 from fastgrpo.experiments.runs import command
 from fastgrpo.experiments.statistics import spread
 from fastgrpo.experiments.verdict import judge
 
-BASE, QUICK_TEXTS = "toy:", 2000
+QUICK_TEXTS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +31,13 @@ class Asked:
 def run_toy(name: str, experiment: Experiment, out: Path, quick: bool, seeds: int | None, jobs: int, cache: Path, say: Callable) -> dict:
     """Makes what is missing of the runs, and everything that follows from them anew; returns the content of results.json."""
     texts = QUICK_TEXTS if quick else experiment.texts
-    settings = {arm: toy_settings(experiment, arm, quick) for arm in experiment.arms}
+    settings = {arm: placed_settings(toy_settings(experiment, arm, quick), texts, cache, say) for arm in experiment.arms}
     open_directory(out, Asked(name, quick, settings))
-    models = {str(given["model"]) for given in settings.values()}
-    found = {model: base_directory(model.removeprefix(BASE), texts, cache, say) for model in models if model.startswith(BASE)}
     runs = planned(experiment, quick, seeds)
     with ThreadPoolExecutor(jobs) as pool:
         waiting = []
         for arm, seed in runs:
-            given = {**settings[arm], "model": found.get(settings[arm]["model"], settings[arm]["model"]), "seed": seed}
+            given = {**settings[arm], "seed": seed}
             waiting.append(pool.submit(run_once, experiment.toy.recipe, given, out / "runs" / f"{arm}-{seed}", say))
         try:
             for run in waiting:
@@ -47,7 +45,9 @@ def run_toy(name: str, experiment: Experiment, out: Path, quick: bool, seeds: in
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    results = summarise(name, experiment, runs, out, quick)
+    sets = {measure.set: placed(measure.set, texts, cache, say) for measure in experiment.measures.values()}
+    measures = {key: measure.model_copy(update={"set": sets[measure.set]}) for key, measure in experiment.measures.items()}
+    results = summarise(name, experiment.model_copy(update={"measures": measures}), runs, out, quick)
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     return results
 
@@ -69,7 +69,13 @@ def run_once(recipe: str, settings: Settings, directory: Path, say: Callable) ->
         say(f"{directory.name}: there already")
         return
     say(f"{directory.name}: started")
-    command("train", recipe, {**settings, "run_dir": directory}, directory.parent.parent / "logs" / f"{directory.name}.log", ("--resume", "auto"))
+    command(
+        "train",
+        recipe,
+        {**settings, "run_dir": directory},
+        directory.parent.parent / "logs" / f"{directory.name}.log",
+        ("--resume", "auto"),
+    )
     say(f"{directory.name}: {json.loads((directory / 'summary.json').read_text())['seconds']:.0f} s")
 
 

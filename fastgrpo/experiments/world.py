@@ -15,7 +15,7 @@ from itertools import islice
 Text = tuple[str, str]
 """A question and what is written under it."""
 
-LARGEST = 9
+LARGEST = 19
 DOUBTS = ("Wait, let me check again.", "Hmm, I am not sure.", "Let me look at it once more.")
 DOUBT_WHEN_WRONG, DOUBT_WHEN_RIGHT = 0.6, 0.15  # chance of one more check
 MOST_DOUBTS = 6
@@ -39,7 +39,7 @@ def riddles(split: str) -> Iterator[Riddle]:
     """An endless stream of distinct riddles of a split; the hash of its question decides which side a riddle is on, a tenth is held out."""
     rng, seen = random.Random(f"riddles/{split}"), set()
     while True:
-        operand = rng.randint(1, 6)
+        operand = rng.randint(1, 9)
         candidates = tuple(rng.sample(range(1, LARGEST - operand + 1), 3))
         drawn = Riddle(candidates, operand, rng.choice(candidates))
         held_out = hashlib.sha256(drawn.question.encode()).digest()[0] % 10 == 0
@@ -66,3 +66,10 @@ def guessing_texts(count: int) -> list[Text]:
 
 
 CORPORA: dict[str, Callable[[int], list[Text]]] = {"guessing": guessing_texts}
+
+
+def riddle_questions(split: str) -> Iterator[Text]:
+    return ((drawn.question, str(drawn.answer)) for drawn in riddles(split))
+
+
+QUESTIONS: dict[str, Callable[[str], Iterator[Text]]] = {"riddles": riddle_questions}
