@@ -7,6 +7,8 @@ from pathlib import Path
 
 from fastgrpo.experiments.figure import mean_curves
 
+STYLE = "body{font:15px sans-serif;margin:2em}td{padding:2px 12px}"
+
 
 def write_page(results: dict, path: Path) -> None:
     """Writes results.json as HTML to `path`."""
@@ -32,7 +34,7 @@ def write_page(results: dict, path: Path) -> None:
     verdicts = "".join(f"<li>{escape(verdict['sentence'])}</li>" for verdict in results["verdicts"])
     rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table(results))
     path.write_text(
-        f"<!doctype html><meta charset=utf-8><title>{title}</title><style>body{{font:15px sans-serif;margin:2em}}td{{padding:2px 12px}}</style>"
+        f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"
         f"<h1>{title}</h1><p>{escape(results['source'])}{', quick: proves nothing' if results['quick'] else ''}</p><ul>{verdicts}</ul>"
         f"<table>{rows}</table>{figure.to_html(full_html=False, include_plotlyjs=True)}"
     )
