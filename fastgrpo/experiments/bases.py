@@ -52,7 +52,7 @@ def make_base(scratch: Path, read: list[Text], recipe: BaseRecipe) -> Path:
     corpus = scratch / "corpus.jsonl"
     corpus.write_text("".join(json.dumps({"problem": question, "answer": answer}) + "\n" for question, answer in read))
     settings = {**SETTINGS, "model": scratch / "untrained", "data.train": corpus, "data.separator": '""', "run_dir": scratch / "run"}
-    command("pretrain", "tiny-text", {"data.eval": "[]", **settings}, scratch / "pretrain.log")
+    command("pretrain", "tiny-text", {"data.eval": "[]", **settings}, scratch / "pretrain.log", os.cpu_count() or 1)
     made = scratch / "made"
     shutil.copytree((scratch / "run/checkpoints/latest").resolve(), made, ignore=shutil.ignore_patterns("trainer", "adapter"))
     return made

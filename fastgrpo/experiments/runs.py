@@ -13,14 +13,17 @@ from fastgrpo.errors import FastgrpoError, Preempted
 LAST_LINES = 5  # of a failed command: what it says itself
 
 
-def command(name: str, recipe: str, settings: Mapping[str, object], log: Path, options: tuple[str, ...] = ()) -> None:
-    """`fastgrpo NAME RECIPE KEY=VALUE...` with its output appended to `log`. Raises what the command failed with: its class of error
-    and last lines."""
+def command(name: str, recipe: str, settings: Mapping[str, object], log: Path, threads: int, options: tuple[str, ...] = ()) -> None:
+    """`fastgrpo NAME RECIPE KEY=VALUE...` on `threads` CPU threads, unless OMP_NUM_THREADS says otherwise; its output goes to `log`.
+
+    Raises Preempted where it was told to stop, and FastgrpoError with its last lines where it failed.
+    """
     given = [f"{key}={value}" for key, value in settings.items()]
     arguments = [sys.executable, "-m", "fastgrpo", name, recipe, *given, *options]
     log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads), **os.environ}
     with log.open("a") as output:
-        code = subprocess.run(arguments, stdout=output, stderr=subprocess.STDOUT, env={"PYTHONUNBUFFERED": "1", **os.environ}).returncode
+        code = subprocess.run(arguments, stdout=output, stderr=subprocess.STDOUT, env=environment).returncode
     if code == Preempted.exit_code:
         raise Preempted(f"{' '.join(arguments[3:5])} was told to stop and has been saved: run the experiment again to go on")
     if code:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -34,11 +35,12 @@ def run_toy(name: str, experiment: Experiment, out: Path, quick: bool, seeds: in
     settings = {arm: placed_settings(toy_settings(experiment, arm, quick), texts, cache, say) for arm in experiment.arms}
     open_directory(out, Asked(name, quick, settings))
     runs = planned(experiment, quick, seeds)
+    threads = max(1, (os.cpu_count() or 1) // jobs)
     with ThreadPoolExecutor(jobs) as pool:
         waiting = []
         for arm, seed in runs:
             given = {**settings[arm], "seed": seed}
-            waiting.append(pool.submit(run_once, experiment.toy.recipe, given, out / "runs" / f"{arm}-{seed}", say))
+            waiting.append(pool.submit(run_once, experiment.toy.recipe, given, out / "runs" / f"{arm}-{seed}", threads, say))
         try:
             for run in waiting:
                 run.result()
@@ -63,19 +65,14 @@ def planned(experiment: Experiment, quick: bool, seeds: int | None) -> list[tupl
     return [(arm, seed) for seed in range(max(counts.values())) for arm, count in counts.items() if seed < count]
 
 
-def run_once(recipe: str, settings: Settings, directory: Path, say: Callable) -> None:
+def run_once(recipe: str, settings: Settings, directory: Path, threads: int, say: Callable) -> None:
     """One training run, unless its summary is there."""
     if (directory / "summary.json").exists():
         say(f"{directory.name}: there already")
         return
     say(f"{directory.name}: started")
-    command(
-        "train",
-        recipe,
-        {**settings, "run_dir": directory},
-        directory.parent.parent / "logs" / f"{directory.name}.log",
-        ("--resume", "auto"),
-    )
+    log = directory.parent.parent / "logs" / f"{directory.name}.log"
+    command("train", recipe, {**settings, "run_dir": directory}, log, threads, ("--resume", "auto"))
     say(f"{directory.name}: {json.loads((directory / 'summary.json').read_text())['seconds']:.0f} s")
 
 

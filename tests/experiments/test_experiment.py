@@ -83,7 +83,7 @@ def test_names_that_do_not_exist_are_refused():
 
 def test_a_command_that_fails_says_why_and_where(tmp_path):
     with pytest.raises(FastgrpoError, match=r"ended with 2(.|\n)*run\.log(.|\n)*steps"):
-        command("train", "tiny", {"steps": 0}, tmp_path / "run.log")
+        command("train", "tiny", {"steps": 0}, tmp_path / "run.log", 1)
 
 
 # 70 s of one core
