@@ -70,12 +70,20 @@ def question_answer_texts(count: int, seed: int) -> list[tuple[str, str]]:
 
 
 def _make_base(directory: Path, corpus: Sequence[tuple[str, str]], recipe: BaseRecipe, say: Callable[[str], None]) -> None:
+    from fastgrpo.windows import encode
+
+    model, tokenizer = untrained(directory, corpus, recipe)
+    train_on_text(model, list(encode(corpus, tokenizer)), recipe, say)
+    model.save_pretrained(directory)
+
+
+def untrained(directory: Path, corpus: Sequence[tuple[str, str]], recipe: BaseRecipe):
+    """A model that has read nothing, and the tokenizer of its corpus; of the model only the config is written to `directory`."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from fastgrpo.attention import ATTENTION, register_attention
     from fastgrpo.model import load_tokenizer, prepare
-    from fastgrpo.windows import encode
 
     config = Qwen2Config(
         vocab_size=recipe.vocabulary,
@@ -99,8 +107,7 @@ def _make_base(directory: Path, corpus: Sequence[tuple[str, str]], recipe: BaseR
         torch.manual_seed(recipe.seed)
         config._attn_implementation = ATTENTION
         model = prepare(Qwen2ForCausalLM(config))
-    train_on_text(model, list(encode(corpus, tokenizer)), recipe, say)
-    model.save_pretrained(directory)
+    return model, tokenizer
 
 
 def train_on_text(model, encoded: Sequence[Sequence[int]], recipe: BaseRecipe, say: Callable[[str], None]) -> None:

@@ -61,6 +61,11 @@ for _tag, _pattern, _first in _PLAIN:
 _Dumper.add_representer(tuple, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True))
 
 
+def read_yaml(text: str) -> object:
+    """A whole document by these rules."""
+    return yaml.load(text, _Loader)
+
+
 def yaml_line(key: str, value: object) -> str:
     """`key: value` in one line, which reads back as the same value."""
     form = {"Dumper": _Dumper, "width": float("inf"), "default_flow_style": False}

@@ -131,7 +131,7 @@ def test_kernels_import_torch_and_triton_only(path):
     assert roots <= {"torch", "triton", "fastgrpo_kernels"} | set(sys.stdlib_module_names)
 
 
-@pytest.mark.parametrize("library", ["vllm", "deepspeed", "peft", "matplotlib"])
+@pytest.mark.parametrize("library", ["vllm", "deepspeed", "peft", "matplotlib", "plotly"])
 def test_at_most_one_file_imports(library):
     users = [
         path for path in [*SOURCES, *KERNELS] if any(name.split(".")[0] == library for name in imported(path.read_text(), ("fastgrpo",)))

@@ -11,6 +11,7 @@ import typer
 from fastgrpo.cli.analyze import analyze
 from fastgrpo.cli.data import check as data_check
 from fastgrpo.cli.evaluate import evaluate
+from fastgrpo.cli.experiment import experiment
 from fastgrpo.cli.plan import plan
 from fastgrpo.cli.pretrain import pretrain
 from fastgrpo.cli.reward import check as reward_check
@@ -36,6 +37,7 @@ app.command()(pretrain)
 app.command("eval")(evaluate)
 app.command()(analyze)
 app.command()(plan)
+app.command()(experiment)
 for name, about, commands in (
     ("config", "Look at settings.", {"show": show}),
     ("data", "Look at problem sets.", {"check": data_check}),

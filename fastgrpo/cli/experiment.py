@@ -1,0 +1,50 @@
+"""`fastgrpo experiment`."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def experiment(
+    name: Annotated[str, typer.Argument(help="Such as bias; a name that does not exist lists all.")],
+    scale: Annotated[Literal["toy", "paper"], typer.Option(help="toy runs on two cores; paper writes files and commands only.")] = "toy",
+    quick: Annotated[bool, typer.Option("--quick", help="One seed and few steps: shows that it works, and proves nothing.")] = False,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each arm, instead of the experiment's own numbers.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Directory of runs, results, figures; the same one goes on where it stopped.")] = None,
+) -> None:
+    """Repeat a figure or table of the paper, and say in words whether its claims hold there."""
+    from fastgrpo.errors import InputError, SetupError
+    from fastgrpo.experiments.definition import load_experiment
+
+    found = load_experiment(name)
+    if scale == "paper":
+        if quick:
+            raise InputError("--quick is of --scale toy: at the paper's scale nothing is run here")
+        from fastgrpo.experiments.scale_paper import write_paper
+
+        out = out or Path("experiments") / f"{name}-paper"
+        runs = write_paper(found, out, seeds)
+        print("\n".join([*runs.needs, f"{len(runs.commands)} runs, {runs.hours:.0f} hours in all as `fastgrpo plan` predicts", ""]))
+        print(f"run them with: sh {out / 'commands.sh'}")
+        return
+    missing = [package for package in ("matplotlib", "plotly") if find_spec(package) is None]
+    if missing:
+        raise SetupError(f'figures need {" and ".join(missing)}: pip install "fastgrpo[experiments]"')
+    from fastgrpo.experiments.figure import draw
+    from fastgrpo.experiments.page import table, write_page
+    from fastgrpo.experiments.scale_toy import run_toy
+    from fastgrpo.model_source import cache_directory
+
+    out = out or Path("experiments") / (f"{name}-quick" if quick else name)
+    results = run_toy(name, found, out, quick, seeds, jobs, cache_directory(), print)
+    draw(results, out / "figure.png")
+    write_page(results, out / "index.html")
+    for row in table(results):
+        print("  ".join(row))
+    print("\n".join(verdict["sentence"] for verdict in results["verdicts"]))
+    print(f"results.json, figure.png, index.html: {out}")

@@ -1,0 +1,46 @@
+"""What the names of the toy world stand for in settings: `toy:CORPUS` is a base model, `toy:SET@SPLIT` a file of questions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+from fastgrpo.experiments.bases import base_directory
+from fastgrpo.experiments.definition import Settings
+from fastgrpo.experiments.world import QUESTIONS
+
+NAME = re.compile(r"toy:(?P<name>[\w-]+)(@(?P<split>train|heldout))?")
+SIZES = {"train": 4096, "heldout": 512}
+
+
+def placed(text: str, texts: int, cache: Path, say: Callable[[str], None]) -> str:
+    """`text` with each name as the path of what it stands for, below `cache`, made where it is not there. `texts`: what a base reads."""
+
+    def place(found: re.Match) -> str:
+        if found["split"]:
+            return str(question_file(found["name"], found["split"], cache))
+        return str(base_directory(found["name"], texts, cache, say))
+
+    return NAME.sub(place, text)
+
+
+def placed_settings(settings: Settings, texts: int, cache: Path, say: Callable[[str], None]) -> Settings:
+    return {key: placed(value, texts, cache, say) if isinstance(value, str) else value for key, value in settings.items()}
+
+
+def question_file(name: str, split: str, cache: Path) -> Path:
+    """Its name holds a hash of its content, which is always the same for one version of the toy world."""
+    drawn = islice(QUESTIONS[name](split), SIZES[split])
+    text = "".join(json.dumps({"problem": question, "answer": answer}) + "\n" for question, answer in drawn)
+    path = cache / f"toy-{name}-{split}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(text)
+        unfinished.replace(path)
+    return path
