@@ -39,7 +39,7 @@ def ended(processes, seconds):
     return [process.returncode for process in processes], said
 
 
-@pytest.mark.slow  # 20 s
+@pytest.mark.long  # 20 s
 def test_two_nodes_train_and_a_slow_rank_is_not_a_lost_one(start, tmp_path):
     codes, said = ended(start(f"127.0.0.1:{free_port()}", "steps=2", "--patience", "5", faults="sample@2:1:slow"), 100)
     assert codes == [0, 0], said
@@ -47,7 +47,7 @@ def test_two_nodes_train_and_a_slow_rank_is_not_a_lost_one(start, tmp_path):
     assert (tmp_path / "node1" / "run" / "logs" / "rank_1.log").exists() and (tmp_path / "node0" / "run" / "summary.json").exists()
 
 
-@pytest.mark.slow  # 15 s
+@pytest.mark.long  # 15 s
 def test_a_crash_ends_a_rank_of_another_node_that_could_not_have_noticed(start):
     processes = start(f"127.0.0.1:{free_port()}", faults="sample@2:0:hang,sample@2:1:raise")
     codes, said = ended(processes, 60)

@@ -150,7 +150,7 @@ def test_the_launcher_of_deepspeed_starts_ranks_from_a_hostfile(train, tmp_path)
 
 @requires_deepspeed
 @requires_vllm
-@pytest.mark.slow  # 40 s: each rank of both runs builds an engine
+@pytest.mark.long  # 40 s: each rank of both runs builds an engine
 def test_deepspeed_and_vllm_together_draw_what_one_process_draws(train):
     done, alone = train("alone")
     assert done.returncode == 0, done.stderr

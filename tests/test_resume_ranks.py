@@ -53,7 +53,12 @@ def test_a_killed_process_goes_on_bit_for_bit_and_on_two_ranks_with_the_same_dat
 
 @pytest.mark.slow  # 35 s each: three runs of two ranks, and two more
 @pytest.mark.parametrize(
-    "engine", [(), pytest.param(("learner.engine=deepspeed", "learner.zero=2"), marks=requires_deepspeed)], ids=["native", "zero2"]
+    "engine",
+    [
+        pytest.param((), marks=pytest.mark.long),
+        pytest.param(("learner.engine=deepspeed", "learner.zero=2"), marks=requires_deepspeed),
+    ],
+    ids=["native", "zero2"],
 )
 def test_two_ranks_go_on_bit_for_bit(train, engine):
     two = (*engine, "--gpus", "2")

@@ -38,7 +38,7 @@ def wait_for_steps(metrics: Path, count: int) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_ranks_save_together_when_their_launcher_is_told_to_stop(start, tmp_path, number):
     run = tmp_path / "run"
     with start() as process:

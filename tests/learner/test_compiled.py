@@ -95,6 +95,6 @@ def test_a_model_without_marked_layers_is_refused():
 
 
 @requires_deepspeed
-@pytest.mark.slow  # 60 s on two busy cores
+@pytest.mark.long  # 60 s on two busy cores
 def test_compiled_layers_give_the_same_updates_with_deepspeed(tiny_model_dir):
     assert "all checked" in start(2, "compiled_program.py", tiny_model_dir).stdout
