@@ -63,7 +63,11 @@ _Dumper.add_representer(tuple, lambda dumper, items: dumper.represent_sequence("
 
 def read_yaml(text: str) -> object:
     """A whole document by these rules."""
-    return yaml.load(text, _Loader)
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def yaml_line(key: str, value: object) -> str:

@@ -18,7 +18,7 @@ def test_resident_memory_and_its_peak_follow_what_is_held():
     assert 0.9 < during[0] - before < 1.2 and during[1] >= during[0]
     del held
     now, peak = gib(memory_line())
-    assert now < during[0] - 0.9 and peak >= during[1]
+    assert now < during[0] - 0.9 and peak > during[1] - 0.05  # the kernel counts by processor and adds up late: some MiB off
 
 
 def test_a_gpu_that_cannot_be_read_is_said_and_nothing_is_raised(monkeypatch):

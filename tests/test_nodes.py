@@ -101,20 +101,20 @@ def test_a_port_in_use_and_a_host_without_an_address_are_named():
 
 
 def test_a_stranger_at_the_door_does_not_disturb():
-    nodes = three()
-    address = ("127.0.0.1", nodes[0].port)
-
-    def knock():
-        for words in (b"GET / HTTP/1.1\r\n\r\n", b"[1]\n"):
-            while True:
-                with contextlib.suppress(ConnectionRefusedError), socket.create_connection(address) as stranger:
-                    stranger.sendall(words)
-                    break
-
-    stranger = threading.Thread(target=knock)
-    stranger.start()
-    assert all(isinstance(result, tuple) for result in meet(*nodes))
-    stranger.join()
+    two, zero, one = three()
+    found = []
+    waiting = threading.Thread(target=lambda: found.extend(meet(zero)))
+    waiting.start()
+    for words in (b"GET / HTTP/1.1\r\n\r\n", b"[1]\n"):
+        stranger = None
+        while stranger is None:  # node 0 goes on listening until the others come, which is after this
+            with contextlib.suppress(ConnectionRefusedError):
+                stranger = socket.create_connection(("127.0.0.1", zero.port))
+        with stranger:
+            stranger.sendall(words)
+    found += meet(one, two)
+    waiting.join()
+    assert len(found) == 3 and all(isinstance(result, tuple) for result in found)
 
 
 def test_a_failure_reaches_every_node_and_overtakes_who_only_lost_the_others():
