@@ -19,7 +19,7 @@ def batch(seed: int = 0) -> dict[str, torch.Tensor]:
         "prompt_mask": (torch.arange(PROMPT) >= PROMPT - prompts[:, None]).long(),
         "completion_ids": torch.randint(0, VOCABULARY, (SEQUENCES, COMPLETION), generator=generator),
         "completion_mask": (torch.arange(COMPLETION) < lengths[:, None]).long(),
-        "advantages": torch.tensor([0.9, -1.1, 0.0, 0.4, -0.3, 0.7]),
+        "advantages": torch.tensor([0.9, -1.1, 0.0, 1.4, -0.3, 0.7]),
         "num_items_in_batch": torch.tensor(140),
         "tool_mask": (torch.arange(COMPLETION) % 4 != 2).long().expand(SEQUENCES, COMPLETION).contiguous(),
         "importance_sampling_ratio": noise(SEQUENCES, COMPLETION).abs().clamp(max=1.5).floor_divide(0.3),
