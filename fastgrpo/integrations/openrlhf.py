@@ -75,7 +75,7 @@ class PolicyLoss:
             statistic = ((log_ratio * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)).exp()
         else:
             statistic = log_ratio.exp()
-        outside = (statistic < low) | (statistic > high)
+        outside = ~((statistic >= low) & (statistic <= high))  # so is a sequence without tokens, which has no mean
         share_outside = outside.double().mean() if self.is_correction_level == "seq" else share((outside * mask).sum(), mask)
         weights = statistic.clamp(low, high) if self.is_correction_mode == "clip" else torch.where(outside, 0.0, log_ratio.exp())
         return weights, share_outside.to(old.dtype)
