@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import pytest
 
-
 PLACE = Path(sys.prefix) / "rivals"  # where `make` puts them, apart, since they bring packages named `tests` along
 
 
