@@ -122,6 +122,11 @@ class ResolvedConfig:
     origins: Mapping[str, str]
     name: str
 
+    def value(self, key: str) -> object:
+        """Of a dotted key."""
+        section, _, name = key.rpartition(".")
+        return getattr(getattr(self.config, section) if section else self.config, name)
+
 
 def load_config(source: str | None, overrides: Sequence[str], kind: type[Config] | type[PretrainConfig] = Config) -> ResolvedConfig:
     """Settings of `source` (a packaged recipe, a YAML file, or None for the default recipe) with `key=value` overrides on top.
@@ -130,7 +135,7 @@ def load_config(source: str | None, overrides: Sequence[str], kind: type[Config]
     """
     recipes = kind.recipes
     source = recipes.default if source is None else source
-    fields = dict(_fields(kind))
+    fields = fields_of(kind)
     sections = {key.rpartition(".")[0] for key in fields} - {""}
     reading = read_source(source, sections, recipes).then(read_overrides(overrides, sections))
     known = {key: setting for key, setting in reading.settings.items() if key in fields}
@@ -154,14 +159,17 @@ def to_yaml(resolved: ResolvedConfig) -> str:
         if parent and parent != section:
             lines.append(f"{parent}:")
         section = parent
-        value = getattr(getattr(resolved.config, parent) if parent else resolved.config, name)
-        line = ("  " if parent else "") + yaml_line(name, value)
+        line = ("  " if parent else "") + yaml_line(name, resolved.value(key))
         lines.append(f"{line:<48}  # {' '.join(origin.split())}")
     return "\n".join(lines) + "\n"
 
 
+def fields_of(kind: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The field of every setting by its dotted key, in order."""
+    return dict(_fields(kind))
+
+
 def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """(dotted key, field) of every setting, in order."""
     for name, info in model.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             yield from _fields(info.annotation, f"{prefix}{name}.")

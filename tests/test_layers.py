@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     "errors types config config_sections config_errors settings_file faults ranks watchdog progress stop lock lines manifest memory hub "
-    "config_pretrain",
+    "config_pretrain config_file config_schema config_difference config_kind",
     "templates data sources problem_sets overlap arithmetic rewards accuracy published advantages balance packing loss metrics "
     "texts windows schedule",
     "attention model rollout learner",
@@ -49,6 +49,9 @@ SIBLINGS = {
     *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "base_model")),
     *(("analyze", "predictions"), ("launch_analysis", "launch_evaluation")),
     *(("cli", edge) for edge in ("report", "experiments", "launch", "launch_evaluation", "launch_analysis", "spawn", "nodes", "display")),
+    *((name, "config") for name in ("config_file", "config_schema", "config_difference", "config_kind")),
+    *(("config_file", "config_errors"), ("config_file", "settings_file"), ("config_schema", "config_pretrain")),
+    *(("config_kind", "config_pretrain"), ("config_kind", "settings_file")),
     *(("config", "config_pretrain"), ("config_pretrain", "config_sections"), ("config_pretrain", "settings_file")),
     *(("texts", "data"), ("texts", "sources"), ("texts", "problem_sets"), ("texts", "arithmetic")),
     *(
