@@ -46,7 +46,7 @@ SIBLINGS = {
         ("run", "predictions"),
         ("run", "rollout_rows"),
     ),
-    *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "base_model")),
+    *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "base_model"), ("doctor", "plan")),
     *(("analyze", "predictions"), ("launch_analysis", "launch_evaluation")),
     *(("cli", edge) for edge in ("report", "experiments", "launch", "launch_evaluation", "launch_analysis", "spawn", "nodes", "display")),
     *((name, "config") for name in ("config_file", "config_schema", "config_difference", "config_kind")),

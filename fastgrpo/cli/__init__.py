@@ -11,6 +11,7 @@ import typer
 from fastgrpo.cli.analyze import analyze
 from fastgrpo.cli.config import diff, schema, show
 from fastgrpo.cli.data import check as data_check
+from fastgrpo.cli.doctor import doctor
 from fastgrpo.cli.evaluate import evaluate
 from fastgrpo.cli.experiment import experiment
 from fastgrpo.cli.init import init
@@ -39,6 +40,7 @@ app.command("eval")(evaluate)
 app.command()(analyze)
 app.command()(plan)
 app.command()(experiment)
+app.command()(doctor)
 app.command()(init)
 for name, about, commands in (
     ("config", "Look at settings.", {"show": show, "diff": diff, "schema": schema}),
