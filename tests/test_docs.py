@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import tomllib
 from completion_server import completion_server, reply
 from doc_blocks import BLOCKS, COMMANDS, LANGUAGES, PAGES, ROOT, words
 from typer.main import get_command
@@ -70,7 +69,10 @@ APART = {  # command: what makes it small
 }
 RUN = [command for command in COMMANDS if command not in CHECKED and command not in APART]
 SMALL = {  # what makes the others small, after their own settings
-    "train": ["steps=1", "prompts_per_step=2", "samples_per_prompt=2", "updates_per_rollout=1", "max_new_tokens=4", "max_prompt_tokens=900", "eval.ways=greedy", "data.eval=test.jsonl"],
+    "train": [
+        *("steps=1", "prompts_per_step=2", "samples_per_prompt=2", "updates_per_rollout=1", "max_new_tokens=4", "max_prompt_tokens=900"),
+        *("eval.ways=greedy", "data.eval=test.jsonl"),
+    ],
     "pretrain": ["epochs=1", "data.train=book.txt", "data.eval=[]", "context=64", "tokens_per_update=512"],
     "eval": ["--max-new-tokens", "4"],
     "analyze": ["--max-new-tokens", "4"],
@@ -163,7 +165,7 @@ def test_a_command_that_is_not_run_exists(command, monkeypatch):
         assert re.search(rf"^{arguments[0]}:", Path("Makefile").read_text(), re.MULTILINE)
     elif program == "pip":
         extra = re.search(r"\[(\w+)]", arguments[-1])[1]
-        assert extra in tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
+        assert re.search(rf"^{extra} = \[", Path("pyproject.toml").read_text(), re.MULTILINE)
     elif program in ("pytest", "bash", "python"):
         assert all(Path(path).exists() for path in arguments if "/" in path)
     else:
@@ -215,5 +217,4 @@ def test_a_page_has_no_command_outside_fences_and_no_dead_link(page):
     for path in re.findall(r"`pytest ([^`]+)`", text):
         assert all((ROOT / name).exists() for name in path.split() if name.startswith("tests")), path
     for command in re.findall(r"`fastgrpo ([a-z]+ ?[^`=]*)`", text):
-        if command.split()[0] not in ("RECIPE",):
-            assert command.split()[0] in get_command(app).commands, command
+        assert command.split()[0] in get_command(app).commands, command

@@ -106,7 +106,7 @@ CPU_PROBLEMS = [
     ({"system": "Windows"}, "system", "fail", "cannot fork"),
     ({"shared_memory": 0.0625}, "shared memory", "warn", "64 MiB free in /dev/shm"),
     ({"shared_memory": None}, "shared memory", "warn", "no /dev/shm"),
-    ({"open_files": 128}, "open files", "fail", "up to 128"),
+    ({"open_files": 100}, "open files", "fail", "up to 100"),
     ({"open_files": 512}, "open files", "warn", "up to 512"),
     ({"processes": 100}, "processes", "fail", "up to 100"),
     ({"address_space": 8.0}, "address space", "warn", "limited to 8 GiB"),

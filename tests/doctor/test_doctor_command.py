@@ -50,7 +50,7 @@ def test_an_old_vllm_expandable_segments_and_low_limits_are_seen(doctor, tmp_pat
     done, lines, verdict = doctor(
         *(*VLLM, "--json"),
         first=str(planted.parent),
-        before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (200, files)),
+        before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, files)),
         PYTORCH_ALLOC_CONF="expandable_segments:True",
     )
     assert done.returncode == 3 and verdict == "fail"
@@ -58,7 +58,7 @@ def test_an_old_vllm_expandable_segments_and_low_limits_are_seen(doctor, tmp_pat
         "0.20.2, supported are >=0.26"
     )
     assert lines["vllm"]["fix"].startswith('pip install "vllm>=0.26')
-    assert lines["open files"]["found"].startswith("up to 200") and lines["open files"]["verdict"] == "fail"
+    assert lines["open files"]["found"].startswith("up to 100") and lines["open files"]["verdict"] == "fail"
     assert lines["allocator"]["fix"] == "take expandable_segments out of PYTORCH_ALLOC_CONF" and lines["allocator"]["verdict"] == "fail"
 
 
