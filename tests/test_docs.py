@@ -176,10 +176,14 @@ def require_command(arguments: list[str]) -> None:
     """Raises where the command, an option of it, a recipe or a setting does not exist, or a value is not allowed."""
     command = get_command(app)
     name = arguments[0]
+    if name.startswith("--"):
+        assert name in {option for parameter in command.params for option in parameter.opts}
+        return
     while name in getattr(command, "commands", {}):
         command, arguments = command.commands[name], arguments[1:]
         name = arguments[0] if arguments else ""
-    given = command.make_context("fastgrpo", list(arguments), resilient_parsing=name == "--install-completion").params
+    assert not getattr(command, "commands", None), f"no such command: {name}"
+    given = command.make_context("fastgrpo", list(arguments)).params
     if "settings" in given:
         resolve(given["settings"], kind_of(given["settings"][0]))
 

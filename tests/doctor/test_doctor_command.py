@@ -118,7 +118,7 @@ def test_the_kernel_probe_tells_right_from_wrong(monkeypatch):
     assert (line.verdict, line.fix) == ("fail", "look there") and "nats from float64" in line.found
 
 
-@pytest.mark.slow  # 20 s
+@pytest.mark.long  # half a minute: two engines
 @requires("vllm")
 def test_the_sleep_probe_runs_with_the_real_vllm_where_nothing_really_sleeps():
     code = "from fastgrpo.doctor.smoke import sleep_and_wake as s; print(s('shared', 'cpu')); print(s('push', 'cpu'))"
