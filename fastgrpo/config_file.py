@@ -13,13 +13,13 @@ from fastgrpo.settings_file import yaml_line
 WIDTH = 110
 
 
-def commented_yaml(resolved: ResolvedConfig, file: str) -> str:
-    """The text of `file`: first the settings that decide the experiment, then those with a default, then the sections."""
+def commented_yaml(resolved: ResolvedConfig, source: str, file: str) -> str:
+    """The text of `file`, with the values of `source`: the settings that decide the experiment, those with a default, the sections."""
     command = "pretrain" if resolved.config.recipes.folder.endswith("pretrain") else "train"
     lines = [
-        f"# Every setting of `fastgrpo {command}`, with the values of {resolved.name}. Those that have a default may be deleted.",
+        f"# Every setting of `fastgrpo {command}`, with the values of {source}. Without its line a setting has its default, not that value.",
         f"#   fastgrpo {command} {file}",
-        f"#   fastgrpo config diff {resolved.name} {file}",
+        f"#   fastgrpo config diff {source} {file}",
         "",
     ]
     alone = {key: field for key, field in fields_of(type(resolved.config)).items() if "." not in key}

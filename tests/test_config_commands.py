@@ -59,6 +59,13 @@ def test_init_says_what_is_allowed_and_which_settings_decide_the_experiment():
     assert max(map(len, text.splitlines())) <= 130 and text.isascii()
 
 
+def test_a_file_of_ones_own_and_a_run_can_be_written_out_too():
+    Path("mine.yaml").write_text("recipe: tiny\nlr: 2e-6\n")
+    run("init", "mine.yaml", "--out", "whole.yaml")
+    assert "#   fastgrpo config diff mine.yaml whole.yaml\n" in Path("whole.yaml").read_text()
+    assert run("config", "diff", "mine.yaml", "whole.yaml") == "no setting differs\n"
+
+
 def test_init_overwrites_nothing_and_writes_nothing_half():
     Path("tiny.yaml").write_text("mine")
     assert refusal(InputError, "init", "tiny") == "tiny.yaml exists and is left as it is: choose another with --out"

@@ -12,7 +12,9 @@ from fastgrpo.errors import InputError, SetupError
 
 
 def init(
-    recipe: Annotated[str, typer.Argument(help="A recipe of train or pretrain, or a YAML file.", autocompletion=complete_recipe)],
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe of train or pretrain, a YAML file, or a run's directory.", autocompletion=complete_recipe)
+    ],
     out: Annotated[Path | None, typer.Option(help="The file to write; RECIPE.yaml by default.")] = None,
 ) -> None:
     """Write a YAML file with every setting, what each means and allows, and the recipe's values. Never overwrites one."""
@@ -22,7 +24,7 @@ def init(
 
     resolved = load_any(recipe)
     out = out or Path(f"{Path(recipe).stem if recipe.endswith('.yaml') else Path(recipe).name}.yaml")
-    text = commented_yaml(resolved, str(out))
+    text = commented_yaml(resolved, recipe, str(out))
     try:
         with out.open("x") as file:
             file.write(text)
