@@ -17,7 +17,7 @@ def commented_yaml(resolved: ResolvedConfig, source: str, file: str) -> str:
     """The text of `file`, with the values of `source`: the settings that decide the experiment, those with a default, the sections."""
     command = "pretrain" if resolved.config.recipes.folder.endswith("pretrain") else "train"
     lines = [
-        f"# Every setting of `fastgrpo {command}`, with the values of {source}. Without its line a setting has its default, not that value.",
+        f"# Every setting of `fastgrpo {command}`, with the values of {source}. Without its line a setting has its default.",
         f"#   fastgrpo {command} {file}",
         f"#   fastgrpo config diff {source} {file}",
         "",

@@ -94,7 +94,7 @@ def test_diff_reads_runs_whose_settings_keep_their_own_origins():
     Path("runs/one").mkdir(parents=True)
     Path("runs/one/config.yaml").write_text(to_yaml(load_config("tiny", ["seed=3", "loss.type=grpo"])))
     assert run("config", "diff", "tiny", "runs/one") == (
-        "loss.type\n  tiny: 'dr_grpo'  # recipe tiny\n  runs/one: 'grpo'  # command line\n"
+        "loss.type\n  tiny: dr_grpo  # recipe tiny\n  runs/one: grpo  # command line\n"
         "seed\n  tiny: 0  # default\n  runs/one: 3  # command line\n2 settings differ\n"
     )
     assert load_any("runs/one").origins["steps"] == "recipe tiny"

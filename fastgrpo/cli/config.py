@@ -29,13 +29,16 @@ def diff(
     """Print the settings that differ between two recipes, files or runs, each value with its origin."""
     from fastgrpo.config_difference import differences
     from fastgrpo.config_kind import load_any
+    from fastgrpo.settings_file import yaml_line
 
     found = differences(load_any(left), load_any(right))
     if as_json:
         print(json.dumps([asdict(each) for each in found]))
         return
     for each in found:
-        print(f"{each.key}\n  {left}: {each.left!r}  # {each.left_origin}\n  {right}: {each.right!r}  # {each.right_origin}")
+        print(each.key)
+        for source, value, origin in ((left, each.left, each.left_origin), (right, each.right, each.right_origin)):
+            print(f"  {source}: {yaml_line(each.key, value).partition(': ')[2]}  # {origin}")
     print({0: "no setting differs", 1: "1 setting differs"}.get(len(found), f"{len(found)} settings differ"))
 
 
