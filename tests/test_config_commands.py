@@ -82,7 +82,7 @@ def test_diff_shows_what_differs_and_where_each_value_came_from():
     Path("mine.yaml").write_text("recipe: tiny\nlr: 2e-6\nloss:\n  beta: 0.01\n")
     assert run("config", "diff", "tiny", "mine.yaml") == (
         "loss.beta\n  tiny: 0.0  # default\n  mine.yaml: 0.01  # mine.yaml:4\n"
-        "lr\n  tiny: 0.0001  # recipe tiny\n  mine.yaml: 2e-06  # mine.yaml:2\n2 settings differ\n"
+        "lr\n  tiny: 0.0001  # recipe tiny\n  mine.yaml: 2.0e-06  # mine.yaml:2\n2 settings differ\n"
     )
     assert run("config", "diff", "mine.yaml", "mine.yaml") == "no setting differs\n"
     assert json.loads(run("config", "diff", "tiny", "mine.yaml", "--json"))[1] == {
