@@ -14,6 +14,7 @@ from fastgrpo.cli.evaluate import evaluate
 from fastgrpo.cli.experiment import experiment
 from fastgrpo.cli.plan import plan
 from fastgrpo.cli.pretrain import pretrain
+from fastgrpo.cli.report import compare, report
 from fastgrpo.cli.reward import check as reward_check
 from fastgrpo.cli.train import show, train
 from fastgrpo.errors import FastgrpoError
@@ -38,6 +39,8 @@ app.command("eval")(evaluate)
 app.command()(analyze)
 app.command()(plan)
 app.command()(experiment)
+app.command()(report)
+app.command()(compare)
 for name, about, commands in (
     ("config", "Look at settings.", {"show": show}),
     ("data", "Look at problem sets.", {"check": data_check}),
