@@ -73,7 +73,7 @@ CHARTS = (
     Chart(
         "reward",
         "Reward",
-        "Mean over the scorable responses of a step. With replaced groups, `all drawn` is what their choice cannot flatter.",
+        "Mean over the scorable responses of a step. Beside it the mean over all that were drawn, where groups were replaced.",
         "number",
         (Line("mean", of_step("reward")), Line("all drawn", of_step("refill", "reward"))),
     ),
@@ -119,7 +119,7 @@ CHARTS = (
     Chart(
         "kl",
         "Approximate KL",
-        "Of the policy within a step from where the step began, in nats per token; `reference` is drawn with loss.beta > 0.",
+        "Of the policy within a step from where the step began, in nats per token; from the reference too where loss.beta > 0.",
         "number",
         (Line("k1", of_updates("kl_k1")), Line("k3", of_updates("kl_k3")), Line("reference", of_updates("ref_kl"))),
     ),
@@ -140,7 +140,7 @@ CHARTS = (
     Chart(
         "logprob_gap",
         "Log-prob gap of sampler and learner",
-        "Mean |difference| in nats per token: later updates move away from the sampler's weights. `at the start` is before any update.",
+        "Mean |difference| in nats per token: later updates move away from the sampler's weights. At the start: before any update.",
         "number",
         (
             Line("mean", lambda row: of_updates("logprob_gap")(row) if "updates" in row else None),

@@ -28,5 +28,5 @@ def memory_ledger(run: RunRecord) -> dict:
     if match:
         said.append(f"where it stopped, the first rank held {match[1]} GiB of host memory, {match[2]} GiB at its peak")
     if not moments:
-        said.append("no memory was recorded: that is done where vLLM samples; `fastgrpo plan` says what a run should need")
+        said.append("no memory was recorded: that is done where vLLM samples; fastgrpo plan says what a run should need")
     return {"moments": moments, "said": said}

@@ -13,6 +13,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from functools import cache
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -93,17 +94,16 @@ def model_of(run: RunRecord) -> str:
 
 def render(data: dict, samples: Sequence[Sampled]) -> str:
     """The whole HTML."""
-    library, script = plotly_script(), own_script()
+    (plotly, plotly_hash), script = packed_plotly(), own_script()
     policy = {
         "default-src": "'none'",
-        "script-src": f"{hashed(script)} {hashed(library)}",
+        "script-src": f"{hashed(script)} {plotly_hash}",
         "style-src": "'unsafe-inline'",
         "img-src": "data: blob:",
         "connect-src": "'self'" if data["live"] else "'none'",
         "base-uri": "'none'",
         "form-action": "'none'",
     }
-    plotly = base64.b64encode(gzip.compress(library.encode(), 9, mtime=0)).decode()
     packed = [f'<script type="text/plain" id="plotly">{plotly}</script>']
     packed += [
         f'<script type="text/plain" data-run="{run}">{chunk}</script>' for run, sample in enumerate(samples) for chunk in sample.chunks
@@ -128,13 +128,15 @@ def own_script() -> str:
     return '(() => {\n"use strict";\n' + "\n".join(map(asset, SCRIPTS)) + "\n})();"
 
 
-def plotly_script() -> str:
-    """plotly's browser library, as the Python package carries it."""
+@cache
+def packed_plotly() -> tuple[str, str]:
+    """plotly's browser library, as the Python package carries it: packed, and its hash."""
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
         raise SetupError('the page\'s charts need plotly: pip install "fastgrpo[report]"') from error
-    return get_plotlyjs()
+    library = get_plotlyjs()
+    return base64.b64encode(gzip.compress(library.encode(), 9, mtime=0)).decode(), hashed(library)
 
 
 def hashed(script: str) -> str:

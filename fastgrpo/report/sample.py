@@ -25,7 +25,7 @@ CHUNK = 250  # responses that are unpacked together
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """`chunks` are gzipped JSON lists of rows, in base64; `shown` of `total` responses, from `steps` steps; `notes` say what is missing."""
+    """`chunks` are gzipped JSON lists of rows, in base64; `shown` of `total` responses, of `steps` steps; `notes` say what is missing."""
 
     chunks: Sequence[str]
     shown: int
@@ -60,19 +60,19 @@ def sample_run(run: Path, model: str, responses: int = RESPONSES, size: int = BY
         total = sum(map(count_rows, files.values()))
     notes = [f"{', '.join(unreadable[:3])}: not whole, or still being written"] if unreadable else []
     notes += [f"tokens cannot be told apart, so none is shaded: {pieces.why_not}"] if pieces.why_not else []
-    chunks, shown = fitted(by_step, size)
-    return Sampled(chunks, shown, total, len(by_step), tuple(notes))
+    chunks, rows = fitted(by_step, size)
+    return Sampled(chunks, len(rows), total, len({row["step"] for row in rows}), tuple(notes))
 
 
-def fitted(by_step: Sequence[list[dict]], size: int) -> tuple[list[str], int]:
-    """The first rows of each step, as many as fit into `size` bytes, packed in chunks; and how many rows these are."""
+def fitted(by_step: Sequence[list[dict]], size: int) -> tuple[list[str], list[dict]]:
+    """The first rows of each step, as many as fit into `size` bytes, packed in chunks; and these rows."""
     keep = max(map(len, by_step), default=0)
     while True:
         rows = [row for found in by_step for row in sorted(found[:keep], key=lambda row: row["row"])]
         chunks = [packed(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK)]
         total = sum(map(len, chunks))
         if total <= size:
-            return chunks, len(rows)
+            return chunks, rows
         if keep == 1:  # responses so long that not even one a step fits
             by_step = by_step[:: -(-total // size)]
         keep = max(1, min(keep - 1, int(keep * size / total)))

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock
 from urllib.parse import parse_qsl, urlsplit
 
 from fastgrpo.errors import InputError, SetupError
@@ -18,7 +20,7 @@ from fastgrpo.report.experiment import experiments_of
 from fastgrpo.report.page import model_of, page_data, render
 from fastgrpo.report.paging import page
 from fastgrpo.report.pieces import Pieces
-from fastgrpo.report.subject import find_runs, read_run
+from fastgrpo.report.subject import find_runs, is_held, read_run
 
 ADDRESS = "127.0.0.1"
 PORT = 8265
@@ -32,11 +34,37 @@ HEADERS = {
 }
 
 
+class Shown:
+    """The runs that are shown, read again only when a file of theirs has changed: pages ask often, and a run needs its cores."""
+
+    def __init__(self, given: Sequence[str]):
+        self.given, self.lock, self.seen, self.data = given, Lock(), None, {}
+
+    def runs(self) -> list[Path]:
+        return find_runs(self.given)
+
+    def now(self) -> dict:
+        with self.lock:
+            seen = [mark(run) for run in self.runs()]
+            if seen != self.seen:
+                records = [read_run(run) for run in self.runs()]
+                self.seen, self.data = seen, page_data(records, experiments_of(self.given), [], live=True)
+            return self.data
+
+
+def mark(run: Path) -> tuple:
+    """Differs when a run has something new to show."""
+    found = [run / "metrics.jsonl", run / "summary.json", run / "config.yaml", run / "logs" / "rank_0.log", run / "checkpoints"]
+    stats = [path.stat() if path.exists() else None for path in found]
+    return run, is_held(run / "lock"), *(stat and (stat.st_mtime_ns, stat.st_size) for stat in stats)
+
+
 def make_server(given: Sequence[str], port: int) -> ThreadingHTTPServer:
     """Bound to localhost, not yet serving; port 0 takes any. Raises InputError for what is no run, SetupError for a port in use."""
-    find_runs(given)
+    shown = Shown(given)
+    shown.runs()
     try:
-        server = ThreadingHTTPServer((ADDRESS, port), partial(Handler, given))
+        server = ThreadingHTTPServer((ADDRESS, port), partial(Handler, shown))
     except OSError as error:
         raise SetupError(f"port {port} of {ADDRESS} cannot be used ({error.strerror}); name another with --port, 0 takes any") from error
     server.daemon_threads = True
@@ -49,8 +77,8 @@ class Handler(BaseHTTPRequestHandler):
     timeout = QUIET_SECONDS
     server_version, sys_version = "fastgrpo", ""
 
-    def __init__(self, given: Sequence[str], *rest):
-        self.given = given
+    def __init__(self, shown: Shown, *rest):
+        self.shown = shown
         super().__init__(*rest)
 
     def do_GET(self) -> None:
@@ -73,21 +101,17 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(HTTPStatus.OK, text, kind)
 
     def whole(self, query: dict) -> tuple[str, str]:
-        return "text/html", render(self.fresh(), [])
+        return "text/html", render(self.shown.now(), [])
 
     def data(self, query: dict) -> tuple[str, str]:
-        return "application/json", json.dumps(self.fresh(), allow_nan=False)
+        return "application/json", json.dumps(self.shown.now(), allow_nan=False)
 
     def rollouts(self, query: dict) -> tuple[str, str]:
-        runs, number = find_runs(self.given), query.get("run", "0")
+        runs, number = self.shown.runs(), query.get("run", "0")
         if number not in map(str, range(len(runs))):
             raise InputError(f"run={number!r}: there are 0 to {len(runs) - 1}")
         run = runs[int(number)]
         return "application/json", json.dumps(page(run, Pieces(run, model_of(read_run(run))), query), allow_nan=False)
-
-    def fresh(self) -> dict:
-        runs = [read_run(path) for path in find_runs(self.given)]
-        return page_data(runs, experiments_of(self.given), [], live=True)
 
     def answer(self, status: HTTPStatus, text: str, kind: str = "text/plain") -> None:
         body = text.encode()
@@ -95,7 +119,8 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in {**HEADERS, "Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def send_error(self, code, message=None, explain=None) -> None:
         """For what is no GET, or no HTTP: in one line of text."""

@@ -1,4 +1,4 @@
-"""A real headless Chromium for tests: found on this machine, offline, watched for console errors and requests; skipped by name where none is."""
+"""A real headless Chromium for tests, watched for console errors and requests; where there is none the skip says so."""
 
 import contextlib
 import json
@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"]
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 

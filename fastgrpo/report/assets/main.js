@@ -50,7 +50,7 @@ function build(data) {
 }
 
 function madeWords(data) {
-  return data.live ? `Live; as of ${data.made}.` : `Made by fastgrpo report at ${data.made}.`;
+  return data.live ? `Live; the last news are of ${data.made}.` : `Made by fastgrpo report at ${data.made}.`;
 }
 
 async function loadLibrary() {
@@ -73,7 +73,7 @@ async function follow(data) {
       last = text;
       update(newer);
     } catch {
-      document.getElementById("made").textContent = `Live no more: the server does not answer. As of ${data.made}.`;
+      document.getElementById("made").textContent = "Live no more: the server does not answer.";
     }
   }
 }
