@@ -136,7 +136,7 @@ def packed_plotly() -> tuple[str, str]:
     except ImportError as error:
         raise SetupError('the page\'s charts need plotly: pip install "fastgrpo[report]"') from error
     library = get_plotlyjs()
-    return base64.b64encode(gzip.compress(library.encode(), 9, mtime=0)).decode(), hashed(library)
+    return base64.b64encode(gzip.compress(library.encode(), 6, mtime=0)).decode(), hashed(library)
 
 
 def hashed(script: str) -> str:

@@ -77,8 +77,10 @@ def read_step(step: int, path: Path) -> StepRollouts | None:
 
 def rows_of(rollouts: StepRollouts, indices: list[int], pieces: Pieces) -> list[dict]:
     """Rows as a page shows them: texts, verdict, and for each token its text's length and log-prob in hundredths of a nat."""
+    import numpy
+
     found = []
-    for index, row in zip(indices, rollouts.table.take(indices).to_pylist(), strict=True):
+    for index, row in zip(indices, rollouts.table.take(numpy.array(indices, dtype=numpy.int64)).to_pylist(), strict=True):
         cut = pieces.lengths(row["token_ids"], row["text"])
         found.append(
             {

@@ -23,7 +23,7 @@ def run(tmp_path):
 @pytest.fixture
 def port(run):
     with make_server([str(run)], 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         yield server.server_address[1]
         server.shutdown()
