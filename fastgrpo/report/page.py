@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from functools import cache
 from html import escape
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
@@ -34,6 +35,7 @@ SCRIPTS = ("dom.js", "charts.js", "overview.js", "sources.js", "rollouts.js", "m
 
 def write_report(given: Sequence[str], out: Path | None) -> tuple[Path, str]:
     """Writes the page of runs and experiments; returns where, and a line on what it holds. RUN/report.html of the first by default."""
+    require_packages()
     runs = [read_run(path) for path in find_runs(given)]
     out = out or Path(given[0]) / "report.html"
     share = max(1, len(runs))
@@ -47,6 +49,13 @@ def write_report(given: Sequence[str], out: Path | None) -> tuple[Path, str]:
 def write_experiment(results: dict, out: Path) -> None:
     """The page of an experiment's results alone, without its runs."""
     write(out, render(page_data([], [experiment_part(results)], []), []))
+
+
+def require_packages() -> None:
+    """Raises SetupError where one is missing."""
+    missing = [name for name in ("plotly", "pyarrow") if find_spec(name) is None]
+    if missing:
+        raise SetupError(f'a report needs {" and ".join(missing)}: pip install "fastgrpo[report]"')
 
 
 def page_data(runs: Sequence[RunRecord], experiments: Sequence[dict], samples: Sequence[Sampled], live: bool = False) -> dict:
@@ -131,10 +140,8 @@ def own_script() -> str:
 @cache
 def packed_plotly() -> tuple[str, str]:
     """plotly's browser library, as the Python package carries it: packed, and its hash."""
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise SetupError('the page\'s charts need plotly: pip install "fastgrpo[report]"') from error
+    from plotly.offline import get_plotlyjs
+
     library = get_plotlyjs()
     return base64.b64encode(gzip.compress(library.encode(), 6, mtime=0)).decode(), hashed(library)
 

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from fastgrpo.errors import InputError, SetupError
 from fastgrpo.report.experiment import experiments_of
-from fastgrpo.report.page import model_of, page_data, render
+from fastgrpo.report.page import model_of, page_data, render, require_packages
 from fastgrpo.report.paging import page
 from fastgrpo.report.pieces import Pieces
 from fastgrpo.report.subject import find_runs, is_held, read_run
@@ -61,6 +61,7 @@ def mark(run: Path) -> tuple:
 
 def make_server(given: Sequence[str], port: int) -> ThreadingHTTPServer:
     """Bound to localhost, not yet serving; port 0 takes any. Raises InputError for what is no run, SetupError for a port in use."""
+    require_packages()
     shown = Shown(given)
     shown.runs()
     try:

@@ -1,4 +1,4 @@
-"""The page in a real headless Chromium: it draws, filters, follows, can be used by keys, asks nobody for anything, and runs nothing of a run.
+"""The page in a real headless Chromium: it draws, filters, follows, obeys keys, asks nobody for anything, and runs nothing of a run.
 
 All of it needs chromium and chromedriver; where they are missing, the skip says so. The whole file takes 50 s of one core.
 """
@@ -71,9 +71,8 @@ def draw_all(chromium) -> list[str]:
     for plot in chromium.find_elements("class name", "plot"):
         chromium.execute_script("arguments[0].scrollIntoView()", plot)
         wait_until(chromium, f"document.querySelector('#{plot.find_element('xpath', '..').get_attribute('id')} .plot').dataset.drawn")
-    return chromium.execute_script(
-        "return [...document.querySelectorAll('figure')].filter(f => !f.querySelector('.scatterlayer path, .scatterlayer .point')).map(f => f.id)"
-    )
+    figures = "[...document.querySelectorAll('figure')]"
+    return chromium.execute_script(f"return {figures}.filter(f => !f.querySelector('.scatterlayer path')).map(f => f.id)")
 
 
 def filtered(chromium, **asked: str) -> str:
@@ -97,6 +96,7 @@ def listed(chromium, place: int) -> str:
 def test_texts_of_a_run_are_shown_and_nothing_of_them_runs(chromium, run):
     view_report(chromium, run)
     assert filtered(chromium, first="5").startswith("8 match")
+    chromium.execute_script("document.querySelector('input[value=none]').click()")  # a mark would stand for a token without text
     markup, emoji, control = (listed(chromium, place) for place in range(3))
     assert markup.count("<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>") == 3  # problem, gold, response
     assert "\U0001f468\u200d\U0001f469\u200d\U0001f467 and \u4e2d\u6587, LaTeX $\\frac{1}{2}$ \\boxed{5} &amp; &lt;b&gt;" in emoji
@@ -157,7 +157,7 @@ def test_keys_are_enough(chromium, run):
     press("/")
     assert focused("name") == "q"
     press("boxed")
-    wait_until(chromium, "document.querySelector('[role=status]').textContent.startsWith('160 match')")
+    wait_until(chromium, "document.querySelector('[role=status]').textContent.startsWith('161 match')")
     chromium.execute_script("document.querySelector('.list button').focus()")
     press(Keys.ARROW_DOWN, "j", Keys.ARROW_UP)
     assert chromium.execute_script("return [...document.querySelectorAll('.list button')].indexOf(document.activeElement)") == 1
@@ -190,7 +190,7 @@ def test_500_steps_of_1024_responses_are_one_small_quick_page(chromium, tmp_path
         first_views.append(chromium.execute_script(FIRST_VIEW))
     assert min(first_views) < 2000
     assert draw_all(chromium) == []
-    assert "of 512,000 responses, of 500 steps" in chromium.find_element("id", "held").text
+    assert "of 512,000 responses, from 500 steps" in chromium.find_element("id", "held").text
     assert filtered(chromium, first="250", last="250", truncated="no") != filtered(chromium, first="250", last="250")
     assert int(filtered(chromium, first="250", last="250").split()[0]) == 8
 
@@ -211,6 +211,7 @@ def test_a_run_that_goes_on_is_followed_live(chromium, tmp_path):
             wait_until(chromium, "Math.max(...document.querySelector('#chart-reward .plot').data[0].x) === 3", 20)
             assert console(chromium) == []
         finally:
+            chromium.get("about:blank")  # which asks a server no more
             server.shutdown()
             thread.join()
 
