@@ -56,20 +56,29 @@ def metrics(runs: list[RunRecord], common: int) -> list[dict]:
 
 
 def evaluations(runs: list[RunRecord]) -> list[dict]:
-    """The last evaluation of each set, with its step and interval; `apart` says whether two intervals leave no overlap."""
-    lines = {line["name"]: [None, None] for line in held_out(runs, "accuracy")["lines"]}
+    """Held-out accuracy of each set at the last step where both were evaluated, and at the last of each; `apart` says whether two
+    95 % intervals leave no overlap."""
+    points: dict[str, list[dict]] = {}
     for line in held_out(runs, "accuracy")["lines"]:
-        interval = [line["low"][-1], line["high"][-1]] if "low" in line else None
-        lines[line["name"]][line["run"]] = {"step": line["x"][-1], "value": line["y"][-1], "interval": interval}
+        intervals = zip(line["low"], line["high"], strict=True) if "low" in line else [None] * len(line["x"])
+        of_runs = points.setdefault(line["name"], [{}, {}])
+        of_runs[line["run"]] |= {
+            step: {"value": value, "interval": interval and list(interval)}
+            for step, value, interval in zip(line["x"], line["y"], intervals, strict=True)
+        }
     found = []
-    for name, (a, b) in lines.items():
-        intervals = [each["interval"] for each in (a, b) if each and each["interval"]]
-        apart = len(intervals) == 2 and (intervals[0][0] > intervals[1][1] or intervals[1][0] > intervals[0][1])
-        values = [each and each["value"] for each in (a, b)]
-        steps = [each and each["step"] for each in (a, b)]
-        both = [each and each["interval"] for each in (a, b)]
-        found.append({"name": name, "steps": steps, "intervals": both, **pair(values), "apart": apart})
+    for name, (a, b) in points.items():
+        both, last = sorted(a.keys() & b.keys())[-1:] * 2, [max(of_run, default=None) for of_run in (a, b)]
+        found += [beside(name, (a, b), steps) for steps in ([both, last] if both and both != last else [last])]
     return found
+
+
+def beside(name: str, points: tuple[dict, dict], steps: list) -> dict:
+    """One set at one step of either run."""
+    chosen = [of_run.get(step) or {} for of_run, step in zip(points, steps, strict=True)]
+    intervals = [each.get("interval") for each in chosen]
+    apart = all(intervals) and (intervals[0][0] > intervals[1][1] or intervals[1][0] > intervals[0][1])
+    return {"name": name, "steps": steps, "intervals": intervals, **pair([each.get("value") for each in chosen]), "apart": apart}
 
 
 def phases(runs: list[RunRecord]) -> list[dict]:
@@ -103,12 +112,17 @@ def tables(found: dict) -> list[Table | str]:
     parts += made("Settings", "", settings, None) or [Text("The settings do not differ.")]
     title = f"Training, mean of the last {found['window']} steps up to step {found['common_step']}, which both reached"
     parts += made(title, "", [[row["name"], *numbers(row, row["form"])] for row in found["metrics"]])
-    held = [[f"{row['name']} (steps {', '.join(map(str, row['steps']))})", *numbers(row, "share")] for row in found["held_out"]]
+    held = [[f"{row['name']}, {steps_of(row)}", *numbers(row, "share")] for row in found["held_out"]]
     for row, cells in zip(found["held_out"], held, strict=True):
         cells[-1] += "  intervals apart" if row["apart"] else "  intervals overlap" if all(row["intervals"]) else ""
-    parts += made("Held-out accuracy, last evaluation", "", held)
+    parts += made("Held-out accuracy, with 95 % intervals", "", held)
     parts += made("Seconds per step", "", [[row["name"], *numbers(row, "number")] for row in found["seconds"]])
     return parts
+
+
+def steps_of(row: dict) -> str:
+    a, b = row["steps"]
+    return f"step {a}" if a == b else f"last of each: {a}, {b}".replace("None", "none")
 
 
 def numbers(row: dict, form: str) -> list[str]:
@@ -119,4 +133,4 @@ def numbers(row: dict, form: str) -> list[str]:
 def written(value: float | None, form: str, sign: bool = False) -> str:
     if value is None:
         return "-"
-    return f"{100 * value:{'+' if sign else ''}.1f} %" if form == "share" else f"{value:{'+' if sign else ''}.4g}"
+    return f"{100 * value:{'+' if sign else ''}.3g} %" if form == "share" else f"{value:{'+' if sign else ''}.4g}"

@@ -12,7 +12,7 @@ import pyarrow.parquet
 
 from fastgrpo.config import load_config, to_yaml
 
-DISTINCT = 10  # files of rollouts; the others are links to them
+DISTINCT = 4  # files of rollouts; the others are links to them
 WORDS = ("so", "the sum of", "both", "is", "therefore", "we find that", "each box", "holds", "and then", "x", "equals", "the answer")
 NASTY = (
     "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> </script></style><!-- ",
@@ -163,6 +163,21 @@ def write_run(
         else:
             os.link(directory / "rollouts" / f"step_{1 + step % DISTINCT:06d}.parquet", path)
     return directory
+
+
+RESULTS = {
+    "experiment": "bias",
+    "title": "Bias <in> miniature",
+    "source": "a figure",
+    "quick": False,
+    "arms": {"dr_grpo": "Dr. GRPO", "grpo": "GRPO <i>"},
+    "measures": {"length_wrong": "length of wrong answers"},
+    "values": {},
+    "means": {"length_wrong": {"dr_grpo": {"mean": 1.0, "sd": 0.5, "seeds": 2}, "grpo": {"mean": 2.0, "sd": None, "seeds": 1}}},
+    "curves": {"length_wrong": {"dr_grpo-0": [[1, 1.0], [2, None]], "dr_grpo-1": [[1, 3.0], [2, 5.0]], "grpo-0": [[1, 7.0], [2, 8.0]]}},
+    "verdicts": [{"word": "shown", "sentence": "GRPO's wrong answers are longer: <shown>"}],
+}
+"""What an experiment leaves in results.json."""
 
 
 def add_tokenizer(directory: Path) -> None:

@@ -13,9 +13,9 @@ import threading
 
 import pytest
 from chromium import console, open_chromium, requests, wait_until
-from synthetic import add_tokenizer, step_row, write_nasty_rollouts, write_run
+from synthetic import RESULTS, add_tokenizer, step_row, write_nasty_rollouts, write_run
 
-from fastgrpo.report.page import write_report
+from fastgrpo.report.page import write_experiment, write_report
 from fastgrpo.report.paging import page
 from fastgrpo.report.pieces import Pieces
 from fastgrpo.report.server import make_server
@@ -54,6 +54,8 @@ def run(tmp_path_factory):
 
 def view(chromium, url: str) -> None:
     """Opens a page, waits until it is ready, and sees that nothing went wrong and nothing else was asked for."""
+    chromium.get("about:blank")
+    console(chromium), requests(chromium)  # of the page before
     chromium.get(url)
     wait_until(chromium, READY, 60)
     assert console(chromium) == []
@@ -184,11 +186,10 @@ def test_500_steps_of_1024_responses_are_one_small_quick_page(chromium, tmp_path
     add_tokenizer(run)
     path, held = write_report([str(run)], None)
     assert path.stat().st_size < 15_000_000 and re.search(r"1 run, \d,\d{3} of 512,000 responses", held)
-    first_views = []
-    for _ in range(2):  # of which the quicker one counts, as other work may hold the machine up
+    view(chromium, path.as_uri())
+    if chromium.execute_script(FIRST_VIEW) >= 2000:  # other work may have held the machine up
         view(chromium, path.as_uri())
-        first_views.append(chromium.execute_script(FIRST_VIEW))
-    assert min(first_views) < 2000
+    assert chromium.execute_script(FIRST_VIEW) < 2000
     assert draw_all(chromium) == []
     assert "of 512,000 responses, from 500 steps" in chromium.find_element("id", "held").text
     assert filtered(chromium, first="250", last="250", truncated="no") != filtered(chromium, first="250", last="250")
@@ -211,9 +212,14 @@ def test_a_run_that_goes_on_is_followed_live(chromium, tmp_path):
             wait_until(chromium, "Math.max(...document.querySelector('#chart-reward .plot').data[0].x) === 3", 20)
             assert console(chromium) == []
         finally:
-            chromium.get("about:blank")  # which asks a server no more
             server.shutdown()
             thread.join()
+
+
+def test_an_experiment_is_drawn(chromium, tmp_path):
+    write_experiment(RESULTS, tmp_path / "index.html")
+    view(chromium, (tmp_path / "index.html").as_uri())
+    assert draw_all(chromium) == [] and "GRPO's wrong answers are longer: <shown>" in chromium.find_element("id", "main").text
 
 
 def test_a_real_run_and_one_that_failed_early_have_pages_without_errors(chromium, tiny_model_dir, tmp_path):

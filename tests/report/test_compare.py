@@ -38,9 +38,10 @@ def test_intervals_say_whether_they_overlap(tmp_path):
     row["evaluation"]["greedy"]["aime24"] |= {"accuracy": 0.99, "low": 0.95, "high": 1.0}
     with (second / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
-    held = {row["name"]: row for row in compare_runs(str(first), str(second))["held_out"]}
-    assert held["greedy, aime24"]["apart"] and held["greedy, aime24"]["steps"] == [32, 20]
-    assert not held["greedy, math500"]["apart"]
+    held = {(row["name"], *row["steps"]): row for row in compare_runs(str(first), str(second))["held_out"]}
+    assert set(held) == {(f"greedy, {name}", *steps) for name in ("aime24", "math500") for steps in ((16, 16), (32, 20))}
+    assert held["greedy, aime24", 32, 20]["apart"] and held["greedy, aime24", 32, 20]["values"][1] == 0.99
+    assert not held["greedy, aime24", 16, 16]["apart"] and held["greedy, aime24", 16, 16]["difference"] == 0
 
 
 def test_a_run_without_steps_is_compared_as_far_as_it_goes(tmp_path):
