@@ -17,6 +17,7 @@ from fastgrpo.cli.experiment import experiment
 from fastgrpo.cli.init import init
 from fastgrpo.cli.plan import plan
 from fastgrpo.cli.pretrain import pretrain
+from fastgrpo.cli.report import compare, report
 from fastgrpo.cli.reward import check as reward_check
 from fastgrpo.cli.train import train
 from fastgrpo.errors import FastgrpoError
@@ -42,6 +43,8 @@ app.command()(plan)
 app.command()(experiment)
 app.command()(doctor)
 app.command()(init)
+app.command()(report)
+app.command()(compare)
 for name, about, commands in (
     ("config", "Look at settings.", {"show": show, "diff": diff, "schema": schema}),
     ("data", "Look at problem sets.", {"check": data_check}),
