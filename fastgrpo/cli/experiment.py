@@ -36,15 +36,14 @@ def experiment(
     if missing:
         raise SetupError(f'figures need {" and ".join(missing)}: pip install "fastgrpo[experiments]"')
     from fastgrpo.experiments.figure import draw
+    from fastgrpo.experiments.page import table, write_page
     from fastgrpo.experiments.scale_toy import run_toy
-    from fastgrpo.experiments.table import table
     from fastgrpo.model_source import cache_directory
-    from fastgrpo.report.page import write_experiment
 
     out = out or Path("experiments") / (f"{name}-quick" if quick else name)
     results = run_toy(name, found, out, quick, seeds, jobs, cache_directory(), print)
     draw(results, out / "figure.png")
-    write_experiment(results, out / "index.html")
+    write_page(results, out / "index.html")
     for row in table(results):
         print("  ".join(row))
     print("\n".join(verdict["sentence"] for verdict in results["verdicts"]))

@@ -70,8 +70,8 @@ def phases(runs: Sequence[RunRecord]) -> dict:
 
 
 def as_line(run: int, name: str, points: Sequence[tuple]) -> dict:
-    """Points (step, value) or (step, value, low, high); a repeated step, of a run that was gone on with, counts once, the later one."""
-    points = sorted({point[0]: point for point in points}.values())
+    """Points (step, value) or (step, value, low, high). A step that is there twice, of a run that was gone on with, counts once."""
+    points = list({point[0]: point for point in points}.values())
     line = {"run": run, "name": name, "x": [point[0] for point in points], "y": [short(point[1]) for point in points]}
     if any(len(point) == 4 and point[2] is not None for point in points):
         line |= {"low": [short(point[2]) for point in points], "high": [short(point[3]) for point in points]}
@@ -80,7 +80,7 @@ def as_line(run: int, name: str, points: Sequence[tuple]) -> dict:
 
 def as_chart(id: str, title: str, about: str, form: str, lines: Sequence[dict]) -> dict:
     lines = [line for line in lines if any(value is not None for value in line["y"])]
-    return {"id": id, "title": title, "about": about, "form": form, "lines": lines, "stacked": False}
+    return {"id": id, "title": title, "about": about, "form": form, "axis": "step", "lines": lines}
 
 
 def short(value: Value) -> Value:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastgrpo.experiments.figure import mean_curves
-from fastgrpo.experiments.table import table
+from fastgrpo.experiments.page import table
 from fastgrpo.report.curves import as_chart, as_line
 from fastgrpo.report.subject import is_experiment
 
@@ -29,17 +29,7 @@ def experiments_of(given: Sequence[str]) -> list[dict]:
 
 
 def experiment_part(results: dict) -> dict:
-    """What a page shows of results.json."""
-    arms = list(results["arms"])
-    charts = []
-    for measure, curves in results["curves"].items():
-        lines = []
-        for run, points in curves.items():
-            lines.append(as_line(arms.index(run.rpartition("-")[0]), "seeds", points) | {"faint": True})
-        for arm, points in mean_curves(curves).items():
-            lines.append(as_line(arms.index(arm), "mean", points))
-        about = "By step: each seed, and the mean over them."
-        charts.append(as_chart(f"{results['experiment']}-{measure}", results["measures"][measure], about, "number", lines))
+    """What a page shows of results.json. Bars, axes of their own, and excerpts are there only where an experiment has them."""
     return {
         "title": results["title"],
         "source": results["source"],
@@ -47,5 +37,35 @@ def experiment_part(results: dict) -> dict:
         "arms": list(results["arms"].values()),
         "verdicts": [verdict["sentence"] for verdict in results["verdicts"]],
         "table": table(results),
-        "charts": charts,
+        "charts": [*curves(results), *bars(results)],
+        "excerpts": [
+            {"arm": results["arms"][arm], "passages": [{"question": each["question"], "passage": each["passage"]} for each in excerpts]}
+            for arm, excerpts in results.get("excerpts", {}).items()
+        ],
     }
+
+
+def curves(results: dict) -> list[dict]:
+    """A chart for each drawn measure: the seeds of each arm, and the mean over them."""
+    arms, charts = list(results["arms"]), []
+    for measure, of_runs in results["curves"].items():
+        lines = [as_line(arms.index(run.rpartition("-")[0]), "seeds", points) | {"faint": True} for run, points in of_runs.items()]
+        lines += [as_line(arms.index(arm), "mean", points) for arm, points in mean_curves(of_runs).items()]
+        axis = results.get("axes", {}).get(measure, "step")
+        about = f"By {axis}: each seed, and the mean over them."
+        charts.append(as_chart(f"curve-{measure}", results["measures"][measure], about, "number", lines) | {"axis": axis})
+    return charts
+
+
+def bars(results: dict) -> list[dict]:
+    """A chart for each panel of bars: a group for each measure, a bar for each arm, a whisker of one standard deviation over seeds."""
+    charts = []
+    for number, (title, measures) in enumerate(results.get("bars", {}).items()):
+        lines = []
+        for place, arm in enumerate(results["arms"]):
+            found = [(results["measures"][key], each) for key in measures if (each := results["means"][key].get(arm))]
+            points = [(label, each["mean"], each["mean"] - (each["sd"] or 0), each["mean"] + (each["sd"] or 0)) for label, each in found]
+            lines.append(as_line(place, "mean", points))
+        about = "Means, with one standard deviation over seeds."
+        charts.append(as_chart(f"bars-{number}", title, about, "number", lines) | {"axis": "", "bars": True})
+    return charts

@@ -139,10 +139,8 @@ def own_script() -> str:
 
 @cache
 def packed_plotly() -> tuple[str, str]:
-    """plotly's browser library, as the Python package carries it: packed, and its hash."""
-    from plotly.offline import get_plotlyjs
-
-    library = get_plotlyjs()
+    """plotly's browser library, a file of the Python package, which itself is not needed and slow to import: packed, and its hash."""
+    library = resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
     return base64.b64encode(gzip.compress(library.encode(), 6, mtime=0)).decode(), hashed(library)
 
 

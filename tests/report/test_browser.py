@@ -74,7 +74,7 @@ def draw_all(chromium) -> list[str]:
         chromium.execute_script("arguments[0].scrollIntoView()", plot)
         wait_until(chromium, f"document.querySelector('#{plot.find_element('xpath', '..').get_attribute('id')} .plot').dataset.drawn")
     figures = "[...document.querySelectorAll('figure')]"
-    return chromium.execute_script(f"return {figures}.filter(f => !f.querySelector('.scatterlayer path')).map(f => f.id)")
+    return chromium.execute_script(f"return {figures}.filter(f => !f.querySelector('.scatterlayer path, .barlayer path')).map(f => f.id)")
 
 
 def filtered(chromium, **asked: str) -> str:

@@ -14,7 +14,8 @@ def data_of(page: str) -> dict:
 
 
 def test_curves_are_the_means_over_thin_seeds():
-    (chart,) = experiment_part(RESULTS)["charts"]
+    chart, _ = experiment_part(RESULTS)["charts"]
+    assert chart["axis"] == "temperature"
     lines = [(line["run"], line["name"], line.get("faint", False), line["x"], line["y"]) for line in chart["lines"]]
     assert lines == [
         (0, "seeds", True, [1, 2], [1.0, None]),
@@ -23,6 +24,19 @@ def test_curves_are_the_means_over_thin_seeds():
         (0, "mean", False, [1, 2], [2.0, 5.0]),
         (1, "mean", False, [1, 2], [7.0, 8.0]),
     ]
+
+
+def test_bars_are_means_with_their_deviation():
+    _, chart = experiment_part(RESULTS)["charts"]
+    assert chart["bars"] and [(line["run"], line["x"], line["y"], line["low"], line["high"]) for line in chart["lines"]] == [
+        (0, ["length of wrong answers"], [1.0], [0.5], [1.5]),
+        (1, ["length of wrong answers"], [2.0], [2.0], [2.0]),
+    ]
+
+
+def test_results_of_an_experiment_with_curves_alone_are_shown_too():
+    plain = {key: value for key, value in RESULTS.items() if key not in ("axes", "bars", "published", "excerpts")}
+    assert [chart["axis"] for chart in experiment_part(plain)["charts"]] == ["step"]
 
 
 def test_an_experiment_has_a_page_of_its_own(tmp_path):

@@ -41,6 +41,7 @@ function traces(chart, runs) {
       opacity: line.faint ? 0.35 : 1, connectgaps: true, hoverinfo: line.faint ? "skip" : "all",
     };
     if (chart.stacked) Object.assign(trace, { stackgroup: "all", mode: "lines", line: { color: colour, width: 0.5 }, fillcolor: colour });
+    if (chart.bars) Object.assign(trace, { type: "bar", mode: undefined, marker: { color: colour } });
     if (line.low) {
       trace.error_y = {
         type: "data", symmetric: false, color: colour, thickness: 1, width: 3,
@@ -57,10 +58,10 @@ function layout(chart) {
     margin: { l: 46, r: 10, t: 6, b: 36 }, showlegend: false, hovermode: "x unified", dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: css("--ink"), size: 12, family: "system-ui, sans-serif" },
     hoverlabel: { bgcolor: css("--card"), bordercolor: css("--line"), font: { color: css("--ink") } },
-    xaxis: { ...axis, title: { text: "step", standoff: 4 }, tickformat: "d", nticks: 8, range: reach(chart.lines.map((line) => line.x), 0.02) },
+    xaxis: chart.bars ? { ...axis, type: "category" } : { ...axis, title: { text: plain(chart.axis), standoff: 4 }, nticks: 8, range: reach(chart.lines.map((line) => line.x), 0.02) },
     yaxis: {
       ...axis, tickformat: chart.form === "share" ? ",.2~%" : "", hoverformat: chart.form === "share" ? ".2~%" : ".4~g", exponentformat: "power",
-      rangemode: chart.stacked ? "tozero" : "normal", range: level(chart),
+      rangemode: chart.stacked || chart.bars ? "tozero" : "normal", range: level(chart),
     },
   };
 }
@@ -135,9 +136,9 @@ function ends(chart, runs) {
 
 function chartCard(chart, runs) {
   chart.names = [...new Set(chart.lines.map((line) => line.name))];
-  const plot = el("div", { class: "plot", role: "img", "aria-label": `${chart.title} by step; its numbers follow as a table` });
+  const plot = el("div", { class: "plot", role: "img", "aria-label": `${chart.title}; its numbers follow as a table` });
   const numbers = el("details", { ontoggle: (event) => {
-    if (event.currentTarget.open) fill(event.currentTarget, el("summary", {}, "Numbers"), table(["", "first (step)", "last (step)", "least", "most"], ends(card.chart, card.runs), [1, 2, 3, 4]));
+    if (event.currentTarget.open) fill(event.currentTarget, el("summary", {}, "Numbers"), table(["", `first (${card.chart.axis || "at"})`, `last (${card.chart.axis || "at"})`, "least", "most"], ends(card.chart, card.runs), [1, 2, 3, 4]));
   } }, el("summary", {}, "Numbers"));
   const words = el("div", {});
   const made = el("figure", { class: "card chart", id: `chart-${chart.id}` }, words, plot, numbers);

@@ -65,5 +65,7 @@ function experimentPart(experiment) {
     el("ul", {}, experiment.verdicts.map((sentence) => el("li", {}, ...shown(sentence)))),
     table(experiment.table[0], experiment.table.slice(1), experiment.table[0].map((_, i) => i).slice(1)),
     el("div", { class: "legend" }, arms.map((name, arm) => el("span", { class: "badge" }, stroke({ colour: COLOURS[arm % COLOURS.length], dash: "solid" }), " ", ...shown(name)))),
-    el("div", { class: "grid charts" }, experiment.charts.map((chart) => chartCard(chart, arms))));
+    el("div", { class: "grid charts" }, experiment.charts.map((chart) => chartCard(chart, arms))),
+    experiment.excerpts.map(({ arm, passages }) => el("details", {}, el("summary", {}, ...shown(`Passages that reflect: ${arm}`)),
+      passages.map(({ question, passage }) => el("pre", {}, ...shown(`${question}\n\n${passage}`))))));
 }
