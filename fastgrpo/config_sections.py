@@ -34,6 +34,10 @@ Way = Literal["sampled", "greedy"]
 Ways = Annotated[tuple[Way, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else as_tuple(given))]
 
 
+Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow"]
+Trackers = Annotated[tuple[Tracker, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else as_tuple(given))]
+
+
 class DataConfig(BaseModel):
     model_config = RULES
     train: str = Field(
@@ -165,6 +169,11 @@ class EvalConfig(BaseModel):
     every: int = Field(default=0, ge=0, description="steps between evaluations; 0 is only before and after training")
     ways: Ways = Field(default=("sampled", "greedy"), min_length=1, description="sampled at the training temperature, greedy, or both")
     verifier: Literal["fast", "math_verify"] = Field(default="math_verify", description="how evaluation compares answers")
+
+
+class LogConfig(BaseModel):
+    model_config = RULES
+    trackers: Trackers = Field(default=(), description="where the numbers of metrics.jsonl are shown, too; a list")
 
 
 class SavingConfig(BaseModel):

@@ -15,7 +15,7 @@ LAYERS = (
     "texts windows schedule",
     "attention model rollout learner",
     "run trainer health experience updates checkpoint saved_state resume evaluate predictions benchmark pretrain model_source engines "
-    "rollout_rows analyze plan doctor data_check reward_check base_model",
+    "rollout_rows trackers analyze plan doctor data_check reward_check base_model",
     "report experiments integrations launch starting launch_evaluation launch_analysis spawn nodes wire display cli __main__ __init__ "
     "launch_pretraining",
 )
