@@ -15,9 +15,9 @@ LAYERS = (
     "texts windows schedule",
     "attention model rollout learner",
     "run trainer health experience updates checkpoint saved_state resume evaluate predictions benchmark pretrain model_source engines "
-    "rollout_rows trackers analyze plan doctor data_check reward_check base_model",
+    "rollout_rows row_query trackers analyze plan doctor data_check reward_check base_model",
     "report experiments integrations launch starting launch_evaluation launch_analysis spawn nodes wire display cli __main__ __init__ "
-    "launch_pretraining",
+    "launch_pretraining launch_sampling",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 SIBLINGS = {
@@ -47,8 +47,21 @@ SIBLINGS = {
         ("run", "rollout_rows"),
     ),
     *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "base_model")),
-    *(("analyze", "predictions"), ("launch_analysis", "launch_evaluation")),
-    *(("cli", edge) for edge in ("report", "experiments", "launch", "launch_evaluation", "launch_analysis", "spawn", "nodes", "display")),
+    *(("analyze", "predictions"), ("launch_analysis", "launch_evaluation"), ("launch_sampling", "launch_evaluation")),
+    *(
+        ("cli", edge)
+        for edge in (
+            "report",
+            "experiments",
+            "launch",
+            "launch_sampling",
+            "launch_evaluation",
+            "launch_analysis",
+            "spawn",
+            "nodes",
+            "display",
+        )
+    ),
     *(("config", "config_pretrain"), ("config_pretrain", "config_sections"), ("config_pretrain", "settings_file")),
     *(("texts", "data"), ("texts", "sources"), ("texts", "problem_sets"), ("texts", "arithmetic")),
     *(

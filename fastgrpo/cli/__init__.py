@@ -15,6 +15,8 @@ from fastgrpo.cli.experiment import experiment
 from fastgrpo.cli.plan import plan
 from fastgrpo.cli.pretrain import pretrain
 from fastgrpo.cli.reward import check as reward_check
+from fastgrpo.cli.rollouts import rollouts
+from fastgrpo.cli.sample import sample
 from fastgrpo.cli.train import show, train
 from fastgrpo.errors import FastgrpoError
 from fastgrpo.ranks import leave
@@ -38,6 +40,8 @@ app.command("eval")(evaluate)
 app.command()(analyze)
 app.command()(plan)
 app.command()(experiment)
+app.command()(rollouts)
+app.command()(sample)
 for name, about, commands in (
     ("config", "Look at settings.", {"show": show}),
     ("data", "Look at problem sets.", {"check": data_check}),

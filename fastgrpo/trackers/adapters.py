@@ -75,8 +75,8 @@ class Trackio:
 
     def __init__(self, home: Path, name: str, config: Mapping[str, object], step: int):
         self._warned: list[str] = []
-        warnings.simplefilter("always")
-        warnings.showwarning = lambda message, *_: self._warned.append(str(message))
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = self._hear
         import trackio
 
         again = (home / "trackio.id").exists()
@@ -96,6 +96,10 @@ class Trackio:
     def finish(self, failed: bool) -> None:
         self._run.finish()
         self._require_no_warning()
+
+    def _hear(self, message, category, filename: str, *_) -> None:
+        if category is UserWarning and "trackio" in filename:
+            self._warned.append(str(message))
 
     def _require_no_warning(self) -> None:
         if self._warned:

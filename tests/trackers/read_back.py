@@ -1,6 +1,7 @@
 """What each tracker holds of a run, read with its own package: {(step, name): number} of its one run, and its settings."""
 
 import json
+import struct
 from pathlib import Path
 
 
@@ -24,22 +25,32 @@ def tensorboard(home: Path):
 def wandb(home: Path):
     """From the files of its offline mode; those of one run have its id."""
     from wandb.proto.wandb_internal_pb2 import Record
-    from wandb.sdk.internal.datastore import DataStore
 
     numbers, config, ids = {}, {}, set()
     for path in sorted((home / "wandb").glob("offline-run-*/*.wandb")):
-        store = DataStore()
-        store.open_for_scan(str(path))
-        while (data := store.scan_data()) is not None:
-            record = Record.FromString(data)
+        for record in map(Record.FromString, logged(path.read_bytes())):
             ids |= {record.run.run_id} - {""}
             for update in (*record.run.config.update, *record.config.update):
-                config[update.key] = json.loads(update.value_json)
-            row = {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+                config[update.key or ".".join(update.nested_key)] = json.loads(update.value_json)
+            row = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
             step = row.pop("step", None)
             numbers |= {(step, name): number for name, number in row.items() if not name.startswith("_")}
     assert len(ids) == 1
     return numbers, config
+
+
+def logged(data: bytes):
+    """Records of a log in the format of LevelDB, after wandb's header of 7 bytes: parts of blocks of 32 KiB."""
+    place, record = 7, b""
+    while place + 7 <= len(data):
+        if 32768 - place % 32768 < 7:
+            place += 32768 - place % 32768
+        size, kind = struct.unpack_from("<HB", data, place + 4)
+        record += data[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            yield record
+            record = b""
 
 
 def trackio(home: Path):
