@@ -15,7 +15,7 @@ LAYERS = (
     "texts windows schedule",
     "attention model rollout learner",
     "run trainer health experience updates checkpoint saved_state resume evaluate predictions benchmark pretrain model_source engines "
-    "rollout_rows row_query trackers analyze plan doctor data_check reward_check base_model",
+    "rollout_rows row_query model_card export trackers analyze plan doctor data_check reward_check base_model",
     "report experiments integrations launch starting launch_evaluation launch_analysis spawn nodes wire display cli __main__ __init__ "
     "launch_pretraining launch_sampling",
 )
@@ -47,7 +47,13 @@ SIBLINGS = {
         ("run", "rollout_rows"),
     ),
     *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "base_model")),
-    *(("analyze", "predictions"), ("launch_analysis", "launch_evaluation"), ("launch_sampling", "launch_evaluation")),
+    *(
+        ("export", "model_card"),
+        ("export", "model_source"),
+        ("analyze", "predictions"),
+        ("launch_analysis", "launch_evaluation"),
+        ("launch_sampling", "launch_evaluation"),
+    ),
     *(
         ("cli", edge)
         for edge in (

@@ -12,6 +12,7 @@ from fastgrpo.cli.analyze import analyze
 from fastgrpo.cli.data import check as data_check
 from fastgrpo.cli.evaluate import evaluate
 from fastgrpo.cli.experiment import experiment
+from fastgrpo.cli.export import export
 from fastgrpo.cli.plan import plan
 from fastgrpo.cli.pretrain import pretrain
 from fastgrpo.cli.reward import check as reward_check
@@ -42,6 +43,7 @@ app.command()(plan)
 app.command()(experiment)
 app.command()(rollouts)
 app.command()(sample)
+app.command()(export)
 for name, about, commands in (
     ("config", "Look at settings.", {"show": show}),
     ("data", "Look at problem sets.", {"check": data_check}),
