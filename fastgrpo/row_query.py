@@ -72,7 +72,7 @@ def _connect(files: Sequence[Path]):
     try:
         import duckdb
     except ImportError as error:
-        raise SetupError(f'questions about responses need DuckDB ({error}): pip install "fastgrpo[report]"') from error
+        raise SetupError(f'questions about responses need DuckDB ({error}): pip install "fastgrpo[rollouts]"') from error
     connection = duckdb.connect(":memory:")
     paths = [str(path.absolute()) for path in files]
     connection.execute(f"SET allowed_paths = [{', '.join(_quoted(path) for path in paths)}]")
