@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -125,9 +124,14 @@ class ResolvedConfig:
     origins: Mapping[str, str]
     name: str
 
+    def value(self, key: str) -> object:
+        """Of a dotted key."""
+        section, _, name = key.rpartition(".")
+        return getattr(getattr(self.config, section) if section else self.config, name)
+
     def values(self) -> dict[str, object]:
         """Every setting by its dotted key, in order."""
-        return {key: reduce(getattr, key.split("."), self.config) for key in self.origins}
+        return {key: self.value(key) for key in self.origins}
 
 
 def load_config(source: str | None, overrides: Sequence[str], kind: type[Config] | type[PretrainConfig] = Config) -> ResolvedConfig:
@@ -137,7 +141,7 @@ def load_config(source: str | None, overrides: Sequence[str], kind: type[Config]
     """
     recipes = kind.recipes
     source = recipes.default if source is None else source
-    fields = dict(_fields(kind))
+    fields = fields_of(kind)
     sections = {key.rpartition(".")[0] for key in fields} - {""}
     reading = read_source(source, sections, recipes).then(read_overrides(overrides, sections))
     known = {key: setting for key, setting in reading.settings.items() if key in fields}
@@ -166,8 +170,12 @@ def to_yaml(resolved: ResolvedConfig) -> str:
     return "\n".join(lines) + "\n"
 
 
+def fields_of(kind: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The field of every setting by its dotted key, in order."""
+    return dict(_fields(kind))
+
+
 def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """(dotted key, field) of every setting, in order."""
     for name, info in model.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             yield from _fields(info.annotation, f"{prefix}{name}.")

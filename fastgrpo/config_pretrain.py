@@ -21,6 +21,8 @@ from fastgrpo.settings_file import PRETRAINING, Recipes
 
 
 class TextConfig(BaseModel):
+    """the texts"""
+
     model_config = RULES
     train: Sources = Field(
         min_length=1, description="texts to train on: .txt files, files with a column of texts, problem sets, builtin:worked@train; a list"
@@ -33,6 +35,8 @@ class TextConfig(BaseModel):
 
 
 class LossEvalConfig(BaseModel):
+    """the loss on held-out texts"""
+
     model_config = RULES
     every: int = Field(default=0, ge=0, description="updates between measurements of data.eval; 0 is only before and after training")
 

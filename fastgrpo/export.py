@@ -12,8 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastgrpo.config import Config, load_config
-from fastgrpo.config_pretrain import PretrainConfig
+from fastgrpo.config_kind import load_any
 from fastgrpo.errors import InputError, SetupError
 from fastgrpo.hub import offline_without_hub
 from fastgrpo.manifest import flaw, rights_of_files
@@ -41,9 +40,7 @@ def export(given: str, out: Path, dtype: str = "") -> Exported:
     checkpoint = Path(subject.path)
     if (wrong := flaw(checkpoint)) is not None:
         raise InputError(f"{checkpoint} cannot be exported: {wrong}")
-    settings = checkpoint / "trainer" / "config.yaml"
-    pretrained = "\ntokens_per_update:" in settings.read_text()
-    resolved = load_config(str(settings), [], PretrainConfig if pretrained else Config)
+    resolved = load_any(str(checkpoint / "trainer"))
     step_done = json.loads((checkpoint / "trainer" / "progress.json").read_text())["step"]
     unfinished = out.with_name(out.name + ".tmp")
     try:

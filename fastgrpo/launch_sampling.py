@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from fastgrpo.config import load_config
+from fastgrpo.config_kind import load_any
 from fastgrpo.data import render_prompts
 from fastgrpo.errors import InputError
 from fastgrpo.evaluate import request_seed
-from fastgrpo.launch_evaluation import NEVER_DROPPED, find_endpoint, require_choices, template_of, text_prompts
+from fastgrpo.launch_evaluation import NEVER_DROPPED, find_endpoint, require_choices, text_prompts
 from fastgrpo.model_source import Subject, find_subject, model_directory
 from fastgrpo.rewards import Grader
 from fastgrpo.templates import TEMPLATES
@@ -107,13 +107,16 @@ class TextStream:
 
 def filled(request: SampleRequest, subject: Subject) -> SampleRequest:
     """With what was left open: as the run was trained, or as is usual."""
-    own = PLAIN
+    own, template = PLAIN, request.template
     if subject.run is not None:
-        config = load_config(str(subject.run / "config.yaml"), []).config
-        own = {name: getattr(config, name) for name in PLAIN}
+        config = load_any(str(subject.run)).config
+        own = {name: getattr(config, name, PLAIN[name]) for name in PLAIN}  # pretraining has no budget of a response
+        template = template or getattr(config, "template", "")
+    if not template:
+        raise InputError(f"--template is needed: {', '.join(TEMPLATES)}. For a base model try `no`; a run of `fastgrpo train` has its own")
     given = {name: getattr(request, name) for name in PLAIN}
     chosen = {name: own[name] if value in (None, "") else value for name, value in given.items()}
-    return replace(request, template=request.template or template_of(subject), **chosen)
+    return replace(request, template=template, **chosen)
 
 
 def load_engine(path: str, dtype: str) -> NativeEngine:

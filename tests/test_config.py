@@ -215,6 +215,7 @@ def test_a_printed_config_means_the_same_to_other_readers_of_yaml():
         ("loss.clip_low=2", "loss.clip_low is 2; it must be a number >= 0 and <= 1 ("),
         ("loss.tis_cap=0", "loss.tis_cap is 0; it must be a number > 0 or null ("),
         ("loss.type=ppo", "loss.type is 'ppo'; it must be one of dr_grpo, grpo, grpo_no_std, grpo_no_length, token_mean ("),
+        ("learner.compile=yes", "learner.compile is 'yes'; it must be true or false ("),
         ("rollout.engine=vlm", "rollout.engine is 'vlm'; it must be one of native, vllm ("),
         ("model=7", "model is 7; it must be text, in quotes if it looks like a number ("),
         ("data.eval=[1, a, 2]", "data.eval is [1, 'a', 2]; it must be text or a list of texts, [] for none ("),

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     "errors types config config_sections config_errors settings_file faults ranks watchdog progress stop lock lines manifest memory hub "
-    "config_pretrain",
+    "config_pretrain config_file config_schema config_difference config_kind",
     "templates data sources problem_sets overlap arithmetic rewards accuracy published advantages balance packing loss metrics "
     "texts windows schedule",
     "attention model rollout learner",
@@ -46,7 +46,7 @@ SIBLINGS = {
         ("run", "predictions"),
         ("run", "rollout_rows"),
     ),
-    *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "base_model")),
+    *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "base_model"), ("doctor", "plan")),
     *(
         ("export", "model_card"),
         ("export", "model_source"),
@@ -68,6 +68,9 @@ SIBLINGS = {
             "display",
         )
     ),
+    *((name, "config") for name in ("config_file", "config_schema", "config_difference", "config_kind")),
+    *(("config_file", "config_errors"), ("config_file", "settings_file"), ("config_schema", "config_pretrain")),
+    *(("config_kind", "config_pretrain"), ("config_kind", "settings_file")),
     *(("config", "config_pretrain"), ("config_pretrain", "config_sections"), ("config_pretrain", "settings_file")),
     *(("texts", "data"), ("texts", "sources"), ("texts", "problem_sets"), ("texts", "arithmetic")),
     *(
