@@ -51,8 +51,9 @@ def make_base(scratch: Path, read: list[Text], recipe: BaseRecipe) -> Path:
     model.save_pretrained(scratch / "untrained")
     corpus = scratch / "corpus.jsonl"
     corpus.write_text("".join(json.dumps({"problem": question, "answer": answer}) + "\n" for question, answer in read))
-    settings = {**SETTINGS, "model": scratch / "untrained", "data.train": corpus, "data.separator": '""', "run_dir": scratch / "run"}
-    command("pretrain", "tiny-text", {"data.eval": "[]", **settings}, scratch / "pretrain.log", os.cpu_count() or 1)
+    data = {"data.train": str(corpus), "data.eval": "[]", "data.separator": '""'}
+    settings = {"recipe": "tiny-text", "model": str(scratch / "untrained"), **SETTINGS, **data}
+    command("pretrain", settings, scratch / "run", scratch / "pretrain.log", os.cpu_count() or 1)
     made = scratch / "made"
     shutil.copytree((scratch / "run/checkpoints/latest").resolve(), made, ignore=shutil.ignore_patterns("trainer", "adapter"))
     return made
