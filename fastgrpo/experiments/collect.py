@@ -6,7 +6,7 @@ A row has `of`, what it is of, and `x`, the step or the temperature at which it 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -25,7 +25,15 @@ def read_rows(kind: Kind, directory: Path) -> list[Row]:
 
 def value(measure: Measure, rows: list[Row]) -> float | None:
     """None where no row has it, such as the length of wrong answers where all were right."""
-    known = [found for _, found in curve(measure, rows)[-measure.last :] if found is not None]
+    points = [found for _, found in curve(measure, rows)]
+    start, end = mean_of_known(points[: measure.last]), mean_of_known(points[-measure.last :])
+    if measure.when == "gain":
+        return None if start is None or end is None else end - start
+    return start if measure.when == "start" else end
+
+
+def mean_of_known(points: Sequence[float | None]) -> float | None:
+    known = [point for point in points if point is not None]
     return fmean(known) if known else None
 
 

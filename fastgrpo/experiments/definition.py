@@ -46,6 +46,10 @@ class Measure(BaseModel):
     where: Settings = Field(default={}, description="what its rows have, such as set and way of evaluations, or template, or temperature")
     column: str = Field(description="with dots into what is nested")
     last: int = Field(default=1, ge=1, description="rows, from the end, that are averaged")
+    when: Literal["end", "start", "gain"] = Field(
+        default="end", description="the last rows, or as many of the first, or how much they differ"
+    )
+    arms: Sources = Field(default=(), description="those that it is of, such as those of one template; all by default")
     only: Literal["", "toy", "paper"] = ""
 
 
@@ -90,6 +94,7 @@ class Experiment(BaseModel):
             *(name for claim in self.claims for name in claim.measures),
         }
         arms = {arm for claim in self.claims for arm in (claim.more, claim.than)}
+        arms |= {arm for measure in self.measures.values() for arm in measure.arms}
         unknown = (measures - self.measures.keys()) | (arms - self.arms.keys())
         if unknown:
             raise ValueError(f"no such measure or arm: {', '.join(sorted(unknown))}")

@@ -41,16 +41,20 @@ def summarise(name: str, experiment: Experiment, runs: Sequence[PlannedRun], qui
 def values_of(measure: Measure, arms: Sequence[str], rows: dict[tuple[str, int], list[Row]]) -> dict[str, dict[int, float]]:
     """By arm and seed; runs that do not have it are left out."""
     values: dict[str, dict[int, float]] = {arm: {} for arm in arms}
-    for (arm, seed), of_run in rows.items():
+    for (arm, seed), of_run in rows_of(measure, rows).items():
         found = value(measure, of_run)
         if found is not None:
             values[arm][seed] = found
     return values
 
 
+def rows_of(measure: Measure, rows: dict[tuple[str, int], list[Row]]) -> dict[tuple[str, int], list[Row]]:
+    return {(arm, seed): of_run for (arm, seed), of_run in rows.items() if not measure.arms or arm in measure.arms}
+
+
 def curves_of(measure: Measure, rows: dict[tuple[str, int], list[Row]]) -> dict[str, list]:
     """By `ARM-SEED`, of the runs that have any."""
-    found = {f"{arm}-{seed}": curve(measure, of_run) for (arm, seed), of_run in rows.items()}
+    found = {f"{arm}-{seed}": curve(measure, of_run) for (arm, seed), of_run in rows_of(measure, rows).items()}
     return {run: points for run, points in found.items() if points}
 
 

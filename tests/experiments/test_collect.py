@@ -40,6 +40,13 @@ def test_a_measure_of_evaluations_is_of_one_set_and_way_or_of_their_average(trai
     assert value(measure("accuracy", of="evaluation", where={"set": "other"}), training) is None
 
 
+def test_a_measure_can_be_of_the_start_or_of_what_was_gained(training):
+    of_hard = {"of": "evaluation", "where": {"set": "hard", "way": "greedy"}}
+    assert value(measure("accuracy", when="start", **of_hard), training) == 0.1
+    assert value(measure("accuracy", when="gain", **of_hard), training) == pytest.approx(0.6)
+    assert value(measure("length_wrong", when="gain", last=2), training) == 20.0
+
+
 def test_losses_of_a_pretraining_are_evaluations_of_its_texts(tmp_path):
     rows = [{"step": 0, "evaluation": {"a/book.txt": {"loss": 3.0}}}, {"step": 1, "loss": 2.5}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
