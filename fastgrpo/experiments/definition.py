@@ -54,14 +54,22 @@ class Measure(BaseModel):
 
 
 class Claim(BaseModel):
-    """That a measure of the arm `more` exceeds that of `than` by more than `margin`; below 0 it says how much it may fall short."""
+    """That a measure of the arm `more` exceeds that of `than` by more than `margin`; below 0 it says how much it may fall short.
+
+    `against` is the measure of `than`, where it is another, as when two templates of one arm are compared.
+    """
 
     model_config = RULES
     text: str
     measure: str
     more: str
     than: str
+    against: str = ""
     margin: float = 0.0
+
+    @property
+    def measures(self) -> tuple[str, str]:
+        return self.measure, self.against or self.measure
 
 
 class Experiment(BaseModel):
@@ -80,7 +88,11 @@ class Experiment(BaseModel):
 
     @model_validator(mode="after")
     def _names_exist(self) -> Experiment:
-        measures = {*self.curves, *(name for names in self.bars.values() for name in names), *(claim.measure for claim in self.claims)}
+        measures = {
+            *self.curves,
+            *(name for names in self.bars.values() for name in names),
+            *(name for claim in self.claims for name in claim.measures),
+        }
         arms = {arm for claim in self.claims for arm in (claim.more, claim.than)}
         arms |= {arm for measure in self.measures.values() for arm in measure.arms}
         unknown = (measures - self.measures.keys()) | (arms - self.arms.keys())
@@ -108,7 +120,9 @@ class Experiment(BaseModel):
             "measures": measures,
             "curves": tuple(name for name in self.curves if name in measures),
             "bars": {title: names for title, names in bars.items() if names},
-            "claims": tuple(claim for claim in self.claims if claim.measure in measures and {claim.more, claim.than} <= arms.keys()),
+            "claims": tuple(
+                claim for claim in self.claims if measures.keys() >= {*claim.measures} and arms.keys() >= {claim.more, claim.than}
+            ),
         }
         return self.model_copy(update=found)
 
