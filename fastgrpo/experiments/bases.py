@@ -50,6 +50,7 @@ BARE, SUMS, WORKED = Stage("web", share=0.4), Stage("sums", 1e-3, 0.4), Stage("w
 BASES = {
     "guessing": Base((Stage("guessing"),), vocabulary=512),
     "answers": Base((Stage("answers"),)),
+    "answers-forum": Base((Stage("answers"), Stage("forum", 1e-3, 0.15))),
     "web": Base((Stage("web"),)),
     "bare": Base((BARE,)),
     "bare-sums": Base((BARE, SUMS)),
