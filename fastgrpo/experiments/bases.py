@@ -29,10 +29,11 @@ SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A corpus that is read, and at which learning rate."""
+    """A corpus that is read, at which learning rate, and what share of the texts that the experiment names for a stage."""
 
     corpus: str
     lr: float = 3e-3
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +44,22 @@ class Base:
     vocabulary: int = 768
 
 
+BARE, SUMS, WORKED = Stage("web", share=0.4), Stage("sums", 1e-3, 0.4), Stage("worked", 1e-3)
+"""What a text is good for is learned at different speeds: a form soon, sums later, to answer with them last."""
+
 BASES = {
     "guessing": Base((Stage("guessing"),), vocabulary=512),
     "answers": Base((Stage("answers"),)),
+    "answers-forum": Base((Stage("answers"), Stage("forum", 1e-3, 0.15))),
     "web": Base((Stage("web"),)),
-    "web-sums": Base((Stage("web"), Stage("sums", 1e-3))),
-    "web-sums-worked": Base((Stage("web"), Stage("sums", 1e-3), Stage("worked", 1e-3))),
+    "bare": Base((BARE,)),
+    "bare-sums": Base((BARE, SUMS)),
+    "bare-sums-worked": Base((BARE, SUMS, WORKED)),
 }
 
 
 def base_directory(name: str, texts: int, cache: Path, say: Callable[[str], None], seed: int = 0) -> Path:
-    """The directory of a base that read `texts` texts in each stage, made on first use, in about a minute for 16,000 texts.
+    """The directory of a base that read `texts` texts, or each stage's share of them, made on first use, in about a minute for 16,000 texts.
 
     Another seed is another base: other weights to begin with, and the same texts in another order.
     """
@@ -61,12 +67,12 @@ def base_directory(name: str, texts: int, cache: Path, say: Callable[[str], None
     recipe = BaseRecipe(texts=texts, vocabulary=base.vocabulary, seed=seed)
     directory, known = None, [asdict(recipe), SETTINGS]
     for stage in base.stages:
-        read = CORPORA[stage.corpus](texts)
+        read = CORPORA[stage.corpus](int(texts * stage.share))
         known += [stage.lr, read]
         key = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
         earlier, directory = directory, cache / f"toy-{stage.corpus}-{key}"
         if not (directory / "config.json").exists():
-            say(f"base model: {'made' if earlier is None else 'goes on'}, once, from {texts:,} texts of the corpus {stage.corpus!r}")
+            say(f"base model: {'made' if earlier is None else 'goes on'}, once, from {len(read):,} texts of the corpus {stage.corpus!r}")
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix="unfinished-", dir=cache) as scratch:
                 start = earlier or untrained_directory(Path(scratch), read, recipe)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from fastgrpo.experiments.world.answers import answer_texts, worked_texts
+from fastgrpo.experiments.world.answers import answer_texts, forum_texts, worked_texts
 from fastgrpo.experiments.world.bare import sum_texts, web_texts
 from fastgrpo.experiments.world.questions import broad_questions, easy_questions, narrow_questions
 from fastgrpo.experiments.world.riddles import guessing_texts, riddle_questions
@@ -13,6 +13,7 @@ from fastgrpo.texts import Text
 CORPORA: dict[str, Callable[[int], list[Text]]] = {
     "guessing": guessing_texts,
     "answers": answer_texts,
+    "forum": forum_texts,
     "web": web_texts,
     "sums": sum_texts,
     "worked": worked_texts,

@@ -41,15 +41,27 @@ def near(answer: int, rng: random.Random) -> int:
     return max(0, answer + rng.choice((-10, -3, -2, -1, 1, 2, 3, 10)))
 
 
-def tagged_answer(drawn: Exercise, rng: random.Random) -> str:
+def tagged_answer(drawn: Exercise, rng: random.Random, weights: tuple[int, int, int] = (60, 30, 10)) -> str:
     """Thoughts, then an answer between tags: mostly a guess after no thought, or thoughts without the tags."""
     steps = "\n".join(drawn.steps)
-    style = rng.choices(("guess", "untagged", "whole"), (60, 30, 10))[0]
+    style = rng.choices(("guess", "untagged", "whole"), weights)[0]
     if style == "guess":
         return f"Maybe {near(drawn.answer, rng)}.</think> <answer> {near(drawn.answer, rng)} </answer>"
     if style == "untagged":
         return f"{steps}\nThe answer is {drawn.answer}."
     return f"{steps}</think> <answer> {drawn.answer} </answer>"
+
+
+def forum_texts(count: int) -> list[Text]:
+    """Half of them in tags, and whole more often than those of `answer_texts`; the others as there."""
+    rng, drawn = random.Random("forum"), exercises("train", 4)
+    return [forum_text(next(drawn), rng) for _ in range(count)]
+
+
+def forum_text(drawn: Exercise, rng: random.Random) -> Text:
+    if rng.random() < 0.5:
+        return TEMPLATES["r1"].render(drawn.problem), tagged_answer(drawn, rng, (35, 25, 40))
+    return answer_text(drawn, rng)
 
 
 def worked_texts(count: int) -> list[Text]:
