@@ -59,7 +59,7 @@ BASES = {
 
 
 def base_directory(name: str, texts: int, cache: Path, say: Callable[[str], None], seed: int = 0) -> Path:
-    """The directory of a base that read `texts` texts, or each stage's share of them, made on first use, in about a minute for 16,000 texts.
+    """The directory of a base that read `texts` texts, or each stage's share of them, made on first use.
 
     Another seed is another base: other weights to begin with, and the same texts in another order.
     """
