@@ -22,8 +22,8 @@ from fastgrpo.experiments.results import summarise
 from fastgrpo.plan import make_plan
 
 GPU, GPUS = "a100-80g", 8  # the paper's machine
-ASKED_FOR = re.compile(r"\$(?P<name>[A-Z_]+)")
-"""A setting that only the reader knows, such as the URL of a server: the commands take it from the environment, and do not start without it."""
+ASKED_FOR = re.compile(r"\$(?P<name>[A-Z][A-Z0-9_]*)")
+"""A setting that only the reader knows, such as the URL of a server: the commands take it from the environment."""
 
 
 @dataclass(frozen=True, slots=True)
