@@ -22,6 +22,7 @@ from fastgrpo.config_sections import (
     EvalConfig,
     HealthConfig,
     LearnerConfig,
+    LogConfig,
     LossConfig,
     RewardConfig,
     RolloutConfig,
@@ -66,6 +67,7 @@ class Config(BaseModel):
     rollout: RolloutConfig = RolloutConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
     health: HealthConfig = HealthConfig()
 
     _deepspeed_computes_this = field_validator("learner")(deepspeed_computes_this)
@@ -127,6 +129,10 @@ class ResolvedConfig:
         section, _, name = key.rpartition(".")
         return getattr(getattr(self.config, section) if section else self.config, name)
 
+    def values(self) -> dict[str, object]:
+        """Every setting by its dotted key, in order."""
+        return {key: self.value(key) for key in self.origins}
+
 
 def load_config(source: str | None, overrides: Sequence[str], kind: type[Config] | type[PretrainConfig] = Config) -> ResolvedConfig:
     """Settings of `source` (a packaged recipe, a YAML file, or None for the default recipe) with `key=value` overrides on top.
@@ -154,13 +160,13 @@ def load_config(source: str | None, overrides: Sequence[str], kind: type[Config]
 def to_yaml(resolved: ResolvedConfig) -> str:
     """Every setting, nested, with its origin as a comment. Loads back to the same config."""
     lines, section = [], ""
-    for key, origin in resolved.origins.items():
+    for key, value in resolved.values().items():
         parent, _, name = key.rpartition(".")
         if parent and parent != section:
             lines.append(f"{parent}:")
         section = parent
-        line = ("  " if parent else "") + yaml_line(name, resolved.value(key))
-        lines.append(f"{line:<48}  # {' '.join(origin.split())}")
+        line = ("  " if parent else "") + yaml_line(name, value)
+        lines.append(f"{line:<48}  # {' '.join(resolved.origins[key].split())}")
     return "\n".join(lines) + "\n"
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from fastgrpo.config_sections import (
     RULES,
     LearnerConfig,
+    LogConfig,
     LossConfig,
     RunDirectory,
     SavingConfig,
@@ -64,6 +65,7 @@ class PretrainConfig(BaseModel):
     learner: LearnerConfig = LearnerConfig()
     eval: LossEvalConfig = LossEvalConfig()
     checkpoint: SavingConfig = SavingConfig()
+    log: LogConfig = LogConfig()
     health: WatchConfig = WatchConfig()
 
     _deepspeed_computes_this = field_validator("learner")(deepspeed_computes_this)

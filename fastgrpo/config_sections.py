@@ -42,6 +42,14 @@ Ways = Annotated[
 ]
 
 
+Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow"]
+Trackers = Annotated[
+    tuple[Tracker, ...],
+    BeforeValidator(lambda given: (given,) if isinstance(given, str) else as_tuple(given)),
+    WithJsonSchema({"anyOf": [{"enum": get_args(Tracker)}, {"type": "array", "items": {"enum": get_args(Tracker)}}]}),
+]
+
+
 class DataConfig(BaseModel):
     """the problems"""
 
@@ -187,6 +195,13 @@ class EvalConfig(BaseModel):
     every: int = Field(default=0, ge=0, description="steps between evaluations; 0 is only before and after training")
     ways: Ways = Field(default=("sampled", "greedy"), min_length=1, description="sampled at the training temperature, greedy, or both")
     verifier: Literal["fast", "math_verify"] = Field(default="math_verify", description="how evaluation compares answers")
+
+
+class LogConfig(BaseModel):
+    """where a run is shown"""
+
+    model_config = RULES
+    trackers: Trackers = Field(default=(), description="where the numbers of metrics.jsonl are shown, too; a list")
 
 
 class SavingConfig(BaseModel):

@@ -75,6 +75,7 @@ OTHER = {  # a valid value of each key that differs from the recipe tiny
     "checkpoint.keep": "5",
     "checkpoint.before": "13800",
     "checkpoint.best": "greedy_average",
+    "log.trackers": "[wandb, tensorboard]",
     "health.phase_seconds": "60",
     "health.skipped_updates": "7",
     "health.steps_without_signal": "2",

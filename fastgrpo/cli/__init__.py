@@ -14,11 +14,14 @@ from fastgrpo.cli.data import check as data_check
 from fastgrpo.cli.doctor import doctor
 from fastgrpo.cli.evaluate import evaluate
 from fastgrpo.cli.experiment import experiment
+from fastgrpo.cli.export import export
 from fastgrpo.cli.init import init
 from fastgrpo.cli.plan import plan
 from fastgrpo.cli.pretrain import pretrain
 from fastgrpo.cli.report import compare, report
 from fastgrpo.cli.reward import check as reward_check
+from fastgrpo.cli.rollouts import rollouts
+from fastgrpo.cli.sample import sample
 from fastgrpo.cli.train import train
 from fastgrpo.errors import FastgrpoError
 from fastgrpo.ranks import leave
@@ -41,6 +44,9 @@ app.command("eval")(evaluate)
 app.command()(analyze)
 app.command()(plan)
 app.command()(experiment)
+app.command()(rollouts)
+app.command()(sample)
+app.command()(export)
 app.command()(doctor)
 app.command()(init)
 app.command()(report)

@@ -13,12 +13,19 @@ from fastgrpo.cli.runs import Settings, resolve
 Source = "A recipe, a YAML file, or the directory of a run."
 
 
-def show(settings: Settings = None) -> None:
+def show(
+    settings: Settings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print values and origins by key as JSON.")] = False,
+) -> None:
     """Print every setting with its origin, as YAML that `fastgrpo train FILE` accepts; of `fastgrpo pretrain` too."""
     from fastgrpo.config import to_yaml
     from fastgrpo.config_kind import kind_of
 
-    print(to_yaml(resolve(settings, kind_of(settings[0] if settings and "=" not in settings[0] else None))), end="")
+    resolved = resolve(settings, kind_of(settings[0] if settings and "=" not in settings[0] else None))
+    if as_json:
+        print(json.dumps({key: {"value": value, "origin": resolved.origins[key]} for key, value in resolved.values().items()}))
+    else:
+        print(to_yaml(resolved), end="")
 
 
 def diff(

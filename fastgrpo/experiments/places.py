@@ -1,4 +1,4 @@
-"""What the names of the toy world stand for in settings: `toy:CORPUS` is a base model, `toy:SET@SPLIT` a file of questions."""
+"""What the names of the toy world stand for in settings: `toy:BASE` and `toy:BASE/SEED` are base models, `toy:SET@SPLIT` a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastgrpo.experiments.bases import base_directory
 from fastgrpo.experiments.definition import Settings
 from fastgrpo.experiments.world import QUESTIONS
 
-NAME = re.compile(r"toy:(?P<name>[\w-]+)(@(?P<split>train|heldout))?")
+NAME = re.compile(r"toy:(?P<name>[\w-]+)(@(?P<split>train|heldout)|/(?P<seed>\d+))?")
 SIZES = {"train": 4096, "heldout": 512}
 
 
@@ -24,7 +24,7 @@ def placed(text: str, texts: int, cache: Path, say: Callable[[str], None]) -> st
     def place(found: re.Match) -> str:
         if found["split"]:
             return str(question_file(found["name"], found["split"], cache))
-        return str(base_directory(found["name"], texts, cache, say))
+        return str(base_directory(found["name"], texts, cache, say, int(found["seed"] or 0)))
 
     return NAME.sub(place, text)
 
