@@ -22,6 +22,11 @@ Scale = Literal["toy", "paper"]
 Settings = dict[str, str | int | float | bool]
 """As the command takes them. Its first word is a setting too: `recipe` of training and pretraining, `model` of eval, `what` of analyze."""
 
+Seeds = Annotated[
+    dict[Scale, Annotated[int, Field(ge=1)]],
+    BeforeValidator(lambda given: {"toy": given, "paper": given} if isinstance(given, int) else given),
+]
+
 EARLIER = re.compile(r"run:(?P<arm>[\w-]+)")
 
 
@@ -32,7 +37,7 @@ class Arm(BaseModel):
     settings: Settings = Field(default={}, description="on top of what all arms of the kind have, at both scales")
     paper: Settings = Field(default={}, description="more of them at the paper's scale")
     toy: Settings = Field(default={}, description="more of them at toy scale")
-    seeds: int = Field(default=1, ge=1, description="runs, with the seeds 0, 1, ...")
+    seeds: Seeds = Field(default={"toy": 1, "paper": 1}, description="runs, with the seeds 0, 1, ...; one number, or one for each scale")
     only: Literal["", "toy", "paper"] = Field(default="", description="the scale that has this arm; both by default")
     published: str = Field(default="", description="the model of the paper's tables whose numbers stand beside")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 
 PANEL, ROW = (4.6, 3.4), 3  # inches, and panels in a row
+MANY_BARS, BAR = 24, 0.16  # beyond so many in one panel, panels stand below each other, with so many inches for a bar
 WIDTH = 0.84  # of a group of bars
 
 
@@ -37,11 +38,13 @@ def draw(results: dict, path: Path) -> None:
     palette = colormaps["tab20" if len(results["arms"]) > 10 else "tab10"].colors
     colors = {arm: palette[i % len(palette)] for i, arm in enumerate(results["arms"])}
     panels = [*results["curves"], *results["bars"]]
-    rows = -(-len(panels) // ROW)
-    size = (PANEL[0] * min(len(panels), ROW), PANEL[1] * rows + 0.25 * len(colors))
+    bars = max((len(keys) * len(arms_of(results, keys)) for keys in results["bars"].values()), default=0)
+    columns = 1 if bars > MANY_BARS else min(len(panels), ROW)
+    rows = -(-len(panels) // columns)
+    size = (max(PANEL[0] * columns, BAR * bars if columns == 1 else 0), PANEL[1] * rows + 0.25 * len(colors))
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, min(len(panels), ROW), squeeze=False).ravel()
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for here, measure in zip(axes, results["curves"], strict=False):
         draw_curves(here, results, measure, colors)
     for here, title in zip(axes[len(results["curves"]) :], results["bars"], strict=False):
@@ -49,7 +52,7 @@ def draw(results: dict, path: Path) -> None:
     for spare in axes[len(panels) :]:
         spare.set_axis_off()
     named = {label: handle for here in axes for handle, label in zip(*here.get_legend_handles_labels(), strict=True)}
-    figure.legend(named.values(), named.keys(), loc="outside lower left", fontsize="small", ncols=2)
+    figure.legend(named.values(), named.keys(), loc="outside lower left", fontsize="small", ncols=2 if size[0] > 2 * PANEL[0] else 1)
     figure.suptitle(results["title"] + (" (quick: proves nothing)" if results["quick"] else ""))
     figure.savefig(path, dpi=120)
 
@@ -75,11 +78,10 @@ def draw_bars(axes, results: dict, title: str, colors: dict) -> None:
         if known:
             at, heights, errors = zip(*known, strict=True)
             axes.bar(at, heights, width, yerr=errors if any(errors) else None, color=colors[arm], label=results["arms"][arm])
-        paper = [
-            (place, results["published"][key][arm]) for place, key in zip(places, measures, strict=True) if arm in results["published"][key]
-        ]
-        if paper:
-            axes.scatter(*zip(*paper, strict=True), marker="_", color="black", s=2000 * width, label="in the paper", zorder=3)
+        printed = [(place, results["published"][key].get(arm)) for place, key in zip(places, measures, strict=True)]
+        for place, value in printed:
+            if value is not None:
+                axes.hlines(value, place - width / 2, place + width / 2, color="black", label="in the paper")
     axes.set_xticks(
         range(len(measures)), [results["measures"][key] for key in measures], fontsize="small", rotation=15 if len(measures) > 2 else 0
     )

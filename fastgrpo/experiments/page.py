@@ -19,8 +19,20 @@ def write_page(results: dict, path: Path) -> None:
     path.write_text(
         f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"
         f"<h1>{title}</h1><p>{escape(results['source'])}{', quick: proves nothing' if results['quick'] else ''}</p><ul>{verdicts}</ul>"
-        f"<table>{rows}</table>{plots(results)}"
+        f"<table>{rows}</table>{plots(results)}{passages(results)}"
     )
+
+
+def passages(results: dict) -> str:
+    """In which responses look at themselves again, of the first run of each arm."""
+    found = []
+    for arm, excerpts in results["excerpts"].items():
+        found.append(f"<h2>Passages that reflect: {escape(results['arms'][arm])}</h2>")
+        for excerpt in excerpts:
+            said = ", ".join([*excerpt["keywords"], *(["the judge"] if excerpt["judged"] else [])])
+            about = f"{excerpt['question']}\n\n{excerpt['passage']}\n\n({'right' if excerpt['right'] else 'wrong'}; by {said})"
+            found.append(f"<pre>{escape(about)}</pre>")
+    return "".join(found)
 
 
 def plots(results: dict) -> str:

@@ -27,7 +27,7 @@ class PlannedRun:
 
 def planned(experiment: Experiment, scale: Scale, out: Path, quick: bool = False, seeds: int | None = None) -> list[PlannedRun]:
     """The runs of an experiment that is `at` the scale, below `out`, seed by seed, so that what is compared is there early."""
-    counts = {arm: 1 if quick and seeds is None else seeds or of_arm.seeds for arm, of_arm in experiment.arms.items()}
+    counts = {arm: 1 if quick and seeds is None else seeds or of_arm.seeds[scale] for arm, of_arm in experiment.arms.items()}
     runs = []
     for seed in range(max(counts.values())):
         for arm in experiment.arms:

@@ -34,6 +34,7 @@ def summarise(name: str, experiment: Experiment, runs: Sequence[PlannedRun], qui
         "curves": {key: curves_of(experiment.measures[key], rows) for key in experiment.curves},
         "axes": {key: X_AXES[experiment.measures[key].of] for key in experiment.curves},
         "bars": {title: list(keys) for title, keys in experiment.bars.items()},
+        "excerpts": {arm: found for arm in experiment.arms if (found := excerpts_of(rows.get((arm, 0), [])))},
         "verdicts": [asdict(judge(claim, values, labels)) for claim in experiment.claims],
     }
 
@@ -56,6 +57,12 @@ def curves_of(measure: Measure, rows: dict[tuple[str, int], list[Row]]) -> dict[
     """By `ARM-SEED`, of the runs that have any."""
     found = {f"{arm}-{seed}": curve(measure, of_run) for (arm, seed), of_run in rows_of(measure, rows).items()}
     return {run: points for run, points in found.items() if points}
+
+
+def excerpts_of(rows: Sequence[Row]) -> list[dict]:
+    """Passages that reflect, of the highest temperature that has any."""
+    found = [row["excerpts"] for row in rows if row.get("excerpts")]
+    return found[-1] if found else []
 
 
 def published_values(measure: Measure, experiment: Experiment) -> dict[str, float]:

@@ -22,8 +22,8 @@ from fastgrpo.experiments.results import summarise
 from fastgrpo.plan import make_plan
 
 GPU, GPUS = "a100-80g", 8  # the paper's machine
-ASKED_FOR = re.compile(r"\$(?P<name>[A-Z_]+)")
-"""A setting that only the reader knows, such as the URL of a server: the commands take it from the environment, and end without it."""
+ASKED_FOR = re.compile(r"\$(?P<name>[A-Z][A-Z0-9_]*)")
+"""A setting that only the reader knows, such as the URL of a server: the commands take it from the environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,14 @@ def write_paper(experiment: Experiment, out: Path, seeds: int | None) -> PaperRu
     """Writes ARM-SEED.yaml with every setting of each training, and commands.sh. Raises InputError for a setting that no recipe allows."""
     experiment = experiment.at("paper")
     runs = planned(experiment, "paper", out, seeds=seeds)
+    asked = sorted({found["name"] for run in runs for value in run.settings.values() if (found := ASKED_FOR.fullmatch(str(value)))})
     try:
         out.mkdir(parents=True, exist_ok=True)
         commands = [_WRITERS[run.kind](run, out) for run in runs]
-        (out / "commands.sh").write_text("\n".join(["set -e", *commands]) + "\n")
+        (out / "commands.sh").write_text("\n".join(["set -e", *map(_require, asked), *commands]) + "\n")
     except OSError as error:
         raise SetupError(f"{out} cannot be written: {error.strerror}") from error
-    needs, hours = [], 0.0
+    needs, hours = [f"to be set in the environment: {', '.join(asked)}"] if asked else [], 0.0
     for arm, of_arm in experiment.arms.items():
         of_runs = [run for run in runs if run.arm == arm]
         taken, fix = _hours(of_runs[0])
@@ -94,8 +95,12 @@ def _write_looking(run: PlannedRun, _: Path) -> str:
 
 
 def _quoted(word: str) -> str:
-    asked = ASKED_FOR.fullmatch(word)
-    return f'"${{{asked["name"]}:?must be set}}"' if asked else shlex.quote(word)
+    return f'"{word}"' if ASKED_FOR.fullmatch(word) else shlex.quote(word)
+
+
+def _require(name: str) -> str:
+    """At the start of the commands, lest one fails for it after days."""
+    return f': "${{{name}:?must be set}}"'
 
 
 _WRITERS: dict[str, Callable[[PlannedRun, Path], str]] = {

@@ -17,7 +17,7 @@ from fastgrpo.experiments.planning import PlannedRun, planned, with_seed
 from fastgrpo.experiments.results import summarise
 from fastgrpo.experiments.runs import carry_out, command
 
-QUICK_TEXTS = 2000
+QUICK_TEXTS = 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 from fastgrpo.accuracy import Prediction
 from fastgrpo.analyze.answering import ANSWERING, answering_row, choose_template
+from fastgrpo.analyze.excerpts import AROUND, passage
 from fastgrpo.analyze.exploration import exploration_row
 from fastgrpo.analyze.judge import RuleJudge, Verdict
-from fastgrpo.analyze.excerpts import AROUND, passage
 from fastgrpo.analyze.lengths import length_rows
 from fastgrpo.analyze.reflection import REFLECTION, accuracy_by_reflection, reflection_columns, reflection_row
 from fastgrpo.analyze.samples import Draw

@@ -49,7 +49,7 @@ def test_every_arm_is_a_command_that_is_understood(name, scale, quick, tmp_path)
 def test_every_run_of_the_paper_is_written_as_a_command(name, tmp_path):
     runs = write_paper(load_experiment(name), tmp_path, None)
     arms = load_experiment(name).at("paper").arms.values()
-    assert len(runs.commands) == sum(arm.seeds for arm in arms)
+    assert len(runs.commands) == sum(arm.seeds["paper"] for arm in arms)
     assert (runs.hours > 0) == any(arm.kind == "train" for arm in arms)
     for run in runs.runs:
         if run.kind in ("train", "pretrain"):
