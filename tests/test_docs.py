@@ -40,6 +40,7 @@ CHECKED = {
     "fastgrpo pretrain llama-3.2-3b-numinaqa --gpus 8": GPUS,
     "fastgrpo train oat-zero-3b model=RUN/checkpoints/latest": GPUS,
     "fastgrpo doctor oat-zero-7b --gpu-smoke": "needs a GPU",
+    "fastgrpo export runs/mine exported --push ORG/NAME": "uploads to the Hub; test_export.py has a stand-in for it",
     "fastgrpo report runs/mine --serve": "serves until Ctrl-C; tests of report/ ask such a server",
     "fastgrpo eval Qwen/Qwen2.5-Math-1.5B --template no": HUB,
     "fastgrpo analyze all --model Qwen/Qwen2.5-Math-1.5B --data math12k": HUB,
