@@ -69,13 +69,11 @@ def collect_paper(name: str, experiment: Experiment, runs: Sequence[PlannedRun],
 
 
 def _hours(run: PlannedRun) -> tuple[float, str]:
-    """Of a training, and what to change where it does not fit; no other kind is planned."""
+    """Of a training, and what to change where it does not fit; no other kind is planned. A model that an earlier run makes is not there
+    yet: it is planned with the recipe's, of which it is a version."""
     if run.kind != "train":
         return 0.0, ""
-    settings = {
-        key: value for key, value in run.settings.items() if not (key == "model" and run.after)
-    }  # an earlier run's is not there yet
-    _, *given = arguments("train", settings)
+    _, *given = arguments("train", {key: value for key, value in run.settings.items() if not (key == "model" and run.after)})
     plan = make_plan(load_config(str(run.settings["recipe"]), given), GPU, GPUS, {}, [])
     return plan.times.hours, plan.fix
 
