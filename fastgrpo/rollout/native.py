@@ -114,7 +114,7 @@ class NativeEngine:
 
     def _prefill(self, prompts: Sequence[Prompt], n: int, steps: int):
         """Reads each prompt once, left-padded to the widest, then repeats its cache for n responses."""
-        from transformers import DynamicCache
+        from fastgrpo.rollout.cache import growing_cache
 
         device, width = self.model.device, max(len(prompt.token_ids) for prompt in prompts)
         ids = torch.tensor([[0] * (width - len(prompt.token_ids)) + list(prompt.token_ids) for prompt in prompts], device=device)
@@ -125,7 +125,7 @@ class NativeEngine:
             width, dtype=torch.bool, device=device
         )  # a padded row sees itself: no empty softmax
         positions = (valid.long().cumsum(1) - 1).clamp(min=0)
-        cache = DynamicCache(config=self.model.config)
+        cache = growing_cache(self.model.config)
         hidden = self._forward(ids, positions, mask[:, None], cache)
         cache.batch_repeat_interleave(n)
         count = len(prompts) * n
