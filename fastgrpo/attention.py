@@ -162,7 +162,7 @@ KERNELS = {"flash2": flash2, "flash4": flash4, "varlen": varlen, "sdpa": sdpa}  
 def packed_attention(
     kernel, module, query, key, value, attention_mask, scaling=None, cu_seq_lens_q=None, max_length_q=None, sliding_window=None, **kwargs
 ):
-    """Causal attention inside each sequence of a pack, by `kernel`; without cu_seq_lens_q, plain SDPA with the mask given (decoding).
+    """Causal attention inside each sequence of a pack, by `kernel`; without cu_seq_lens_q, plain SDPA with the mask given (sampling).
 
     query (1, heads, T, D), key and value (1, kv_heads, T, D), cu_seq_lens_q (S+1,) int32; returns (1, T, heads, D) and None.
     Raises InputError where a sliding window is shorter than a sequence, and for soft-capped scores or attention sinks: there are none here.
@@ -171,6 +171,8 @@ def packed_attention(
         raise InputError(
             f"{type(module).__name__} needs one of {', '.join(UNSUPPORTED)}, which this attention does not compute: not supported"
         )
+    if cu_seq_lens_q is None and query.shape[2] == 1:
+        return decode_attention(query, key, value, attention_mask, scaling), None
     if cu_seq_lens_q is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -179,6 +181,17 @@ def packed_attention(
         raise InputError(f"sequences of {max_length_q} tokens exceed the model's sliding window of {sliding_window}; lower max_new_tokens")
     rows = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     return kernel(*rows, cu_seq_lens_q, max_length_q, scaling)[None], None
+
+
+def decode_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+    """One token a row: query (B, heads, 1, D), key and value (B, kv_heads, L, D), mask (B, 1, 1, L) or none; returns (B, 1, heads, D).
+
+    The heads that share keys become the queries of one head, where transformers would copy the keys for each of them.
+    """
+    batch, heads, _, width = query.shape
+    shared = query.reshape(batch, key.shape[1], heads // key.shape[1], width)
+    output = F.scaled_dot_product_attention(shared, key, value, attn_mask=mask, scale=scale)
+    return output.reshape(batch, 1, heads, width)
 
 
 def implementation(kernel: str) -> str:
