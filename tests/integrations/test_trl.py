@@ -144,7 +144,7 @@ def test_five_steps_sample_the_same_tokens_and_end_at_the_same_weights(folders, 
 @pytest.mark.long
 @pytest.mark.parametrize(("loss_type", "tied", "accumulation"), list(itertools.product(TYPES, (True, False), (1, 4))))
 def test_five_steps_of_every_loss_type_tied_and_untied_with_and_without_accumulation(folders, loss_type, tied, accumulation):
-    for settings in ({}, KL):
+    for settings in ({"steps_per_generation": 2 * accumulation}, KL):  # parts of groups, whose losses don't cancel to 0
         assert_same_training(folders[tied], loss_type, accumulation, **settings)
 
 
