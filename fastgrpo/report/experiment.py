@@ -49,8 +49,8 @@ def curves(results: dict) -> list[dict]:
     """A chart for each drawn measure: the seeds of each arm, and the mean over them."""
     arms, charts = list(results["arms"]), []
     for measure, of_runs in results["curves"].items():
-        lines = [as_line(arms.index(run.rpartition("-")[0]), "seeds", points) | {"faint": True} for run, points in of_runs.items()]
-        lines += [as_line(arms.index(arm), "mean", points) for arm, points in mean_curves(of_runs).items()]
+        lines = [as_line(arms.index(arm), "mean", points) for arm, points in mean_curves(of_runs).items()]
+        lines += [as_line(arms.index(run.rpartition("-")[0]), "seeds", points) | {"faint": True} for run, points in of_runs.items()]
         axis = results.get("axes", {}).get(measure, "step")
         about = f"By {axis}: each seed, and the mean over them."
         charts.append(as_chart(f"curve-{measure}", results["measures"][measure], about, "number", lines) | {"axis": axis})

@@ -60,4 +60,4 @@ def checkpoints(run: Path) -> str:
         return ""
     best = folder / "best"
     chosen = f", the best is step {best.resolve().name.removeprefix('step_')}" if best.exists() else ""
-    return f"Checkpoints of steps {', '.join(map(str, steps))}{chosen}."
+    return f"Checkpoints kept: step {', '.join(map(str, steps))}{chosen}."

@@ -29,6 +29,7 @@ from fastgrpo.report.sample import BYTES, RESPONSES, Sampled, sample_run
 from fastgrpo.report.settings import differences
 from fastgrpo.report.spent import time_spent
 from fastgrpo.report.subject import RunRecord, find_runs, read_run
+from fastgrpo.templates import TEMPLATES
 
 SCRIPTS = ("dom.js", "charts.js", "overview.js", "sources.js", "rollouts.js", "main.js")
 
@@ -78,6 +79,7 @@ def page_data(runs: Sequence[RunRecord], experiments: Sequence[dict], samples: S
                 "spent": time_spent(run),
                 "memory": memory_ledger(run),
                 "checkpoints": checkpoints(run.path),
+                "template": around_question(run),
                 "log": run.log,
             }
             for name, run in zip(names, runs, strict=True)
@@ -98,7 +100,18 @@ def distinct(names: Sequence[str], paths: Sequence[str]) -> list[str]:
 
 
 def model_of(run: RunRecord) -> str:
-    return next((setting.text.strip("'\"") for setting in run.settings if setting.key == "model"), "")
+    return text_of(run, "model")
+
+
+def text_of(run: RunRecord, key: str) -> str:
+    """A setting that is a name; "" where the run has none."""
+    return next((setting.text.strip("'\"") for setting in run.settings if setting.key == key), "")
+
+
+def around_question(run: RunRecord) -> list[str]:
+    """What the run's template puts before a question and after it."""
+    template = TEMPLATES.get(text_of(run, "template"))
+    return template.text.split("{question}") if template else ["", ""]
 
 
 def render(data: dict, samples: Sequence[Sampled]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import math
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +168,18 @@ def judge(path: Path, rows: Sequence[dict], summary: dict, log: str, settings: S
     if summary:
         return "finished", f"finished: {steps}"
     reason = next((line.split("stopped: ", 1)[1] for line in reversed(log.splitlines()) if "stopped: " in line), "it left no reason")
+    host = owner(path / "lock")
+    if reason == "it left no reason" and host not in ("", socket.gethostname()):
+        reason += f", or still runs on {host}, which cannot be seen from here"
     return ("stopped" if done else "empty"), f"stopped after {steps}: {reason}"
+
+
+def owner(lock: Path) -> str:
+    """The machine of the process that last held the run; "" where that is unknown."""
+    try:
+        return json.loads(lock.read_text()).get("host", "")
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def is_held(lock: Path) -> bool:

@@ -46,7 +46,7 @@ def chromium(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    made = write_run(tmp_path_factory.mktemp("browser") / "<i>run", 4, 40)
+    made = write_run(tmp_path_factory.mktemp("browser") / "<i>run", 4, 40, settings=("template=qwen_math",))
     add_tokenizer(made)
     write_nasty_rollouts(made / "rollouts" / "step_000005.parquet", 5)
     return made
@@ -103,7 +103,7 @@ def test_texts_of_a_run_are_shown_and_nothing_of_them_runs(chromium, run):
     assert markup.count("<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>") == 3  # problem, gold, response
     assert "\U0001f468\u200d\U0001f469\u200d\U0001f467 and \u4e2d\u6587, LaTeX $\\frac{1}{2}$ \\boxed{5} &amp; &lt;b&gt;" in emoji
     assert control.count("control \\x00 \\x07 \\x1b[31mred\\x1b[0m \\x7f \\u202eover\\u202c \\u2028 end\\x0d\n\ttab") == 3
-    assert chromium.execute_script("return window.hacked") is None
+    assert "<|im_start|>user\nemoji" in emoji and chromium.execute_script("return window.hacked") is None
     assert chromium.title == "<i>run - fastgrpo" and "<i>run" in chromium.execute_script("return document.querySelector('h1').textContent")
     assert draw_all(chromium) == [] and console(chromium) == [] and requests(chromium) == []
 

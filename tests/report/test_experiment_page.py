@@ -18,11 +18,11 @@ def test_curves_are_the_means_over_thin_seeds():
     assert chart["axis"] == "temperature"
     lines = [(line["run"], line["name"], line.get("faint", False), line["x"], line["y"]) for line in chart["lines"]]
     assert lines == [
+        (0, "mean", False, [1, 2], [2.0, 5.0]),
+        (1, "mean", False, [1, 2], [7.0, 8.0]),
         (0, "seeds", True, [1, 2], [1.0, None]),
         (0, "seeds", True, [1, 2], [3.0, 5.0]),
         (1, "seeds", True, [1, 2], [7.0, 8.0]),
-        (0, "mean", False, [1, 2], [2.0, 5.0]),
-        (1, "mean", False, [1, 2], [7.0, 8.0]),
     ]
 
 

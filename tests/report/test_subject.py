@@ -22,6 +22,14 @@ def test_the_state_of_a_run_follows_from_its_lock_its_summary_and_its_log(tmp_pa
     assert (read_run(run).state, read_run(run).said) == ("finished", "finished: 3 of 3 steps")
 
 
+def test_a_run_of_another_machine_may_still_go_on(tmp_path):
+    run = write_run(tmp_path / "run", 3, finished=False)
+    (run / "lock").write_text('{"host": "far.example"}')
+    assert (
+        read_run(run).said == "stopped after 3 of 3 steps: it left no reason, or still runs on far.example, which cannot be seen from here"
+    )
+
+
 def test_looking_at_a_run_does_not_keep_it_from_going_on(tmp_path):
     run = write_run(tmp_path / "run", 1)
     read_run(run)

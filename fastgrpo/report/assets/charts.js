@@ -22,7 +22,7 @@ function isShown(chart, line, runs) {
 function look(chart, line, runs) {
   const place = chart.names.indexOf(line.name);
   return runs.length > 1
-    ? { colour: COLOURS[line.run % COLOURS.length], dash: DASHES[place % DASHES.length] }
+    ? { colour: COLOURS[line.run % COLOURS.length], dash: line.faint ? "solid" : DASHES[place % DASHES.length] }
     : { colour: COLOURS[place % COLOURS.length], dash: "solid" };
 }
 
@@ -58,7 +58,7 @@ function layout(chart) {
     margin: { l: 46, r: 10, t: 6, b: 36 }, showlegend: false, hovermode: "x unified", dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: css("--ink"), size: 12, family: "system-ui, sans-serif" },
     hoverlabel: { bgcolor: css("--card"), bordercolor: css("--line"), font: { color: css("--ink") } },
-    xaxis: chart.bars ? { ...axis, type: "category" } : { ...axis, title: { text: plain(chart.axis), standoff: 4 }, nticks: 8, range: reach(chart.lines.map((line) => line.x), 0.02) },
+    xaxis: chart.bars ? { ...axis, type: "category", showgrid: false } : { ...axis, title: { text: plain(chart.axis), standoff: 4 }, nticks: 8, range: reach(chart.lines.map((line) => line.x), 0.02) },
     yaxis: {
       ...axis, tickformat: chart.form === "share" ? ",.2~%" : "", hoverformat: chart.form === "share" ? ".2~%" : ".4~g", exponentformat: "power",
       rangemode: chart.stacked || chart.bars ? "tozero" : "normal", range: level(chart),

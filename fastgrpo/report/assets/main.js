@@ -35,7 +35,7 @@ function heldWords(data) {
 function build(data) {
   const names = data.runs.map((run) => run.name);
   const main = document.getElementById("main");
-  const parts = [["overview", "Overview", () => overview(data)]];
+  const parts = names.length ? [["overview", "Overview", () => overview(data)]] : [];
   if (data.experiments.length) parts.push(["experiments", "Experiment", () => data.experiments.map(experimentPart)]);
   if (data.runs.length) {
     parts.push(["curves", "Curves", () => [runLegend(names), data.charts.length ? null : el("p", { class: "quiet" }, "No step was finished: there is nothing to draw."), el("div", { class: "grid charts", id: "charts" }, data.charts.map((chart) => chartCard(chart, names)))]]);

@@ -27,8 +27,8 @@ function settingsPart(run) {
 function overview(data) {
   return [
     el("div", { class: "grid" }, data.runs.map(runCard)),
-    data.runs.length > 0 && el("h3", {}, data.runs.length > 1 ? "Settings that differ" : "Settings that are this run's own"),
-    data.runs.length > 0 && differencesPart(data),
+    el("h3", {}, data.runs.length > 1 ? "Settings that differ" : "Settings that are this run's own"),
+    differencesPart(data),
     data.runs.map(settingsPart),
   ];
 }
@@ -41,7 +41,7 @@ function timePart(run, several) {
   const [first] = phases, advised = phases.filter((phase) => phase.advice);
   return el("article", { class: "card" },
     several && el("h3", {}, ...shown(run.name)),
-    table(["phase", "seconds", "share", "per step", ""], rows, [1, 2, 3]),
+    table(["phase", "time", "share", "per step", ""], rows, [1, 2, 3]),
     el("p", {}, el("strong", {}, "The next second is best saved in "), el("strong", {}, ...shown(first.name)), `: without it the run would have taken ${seconds(run.spent.seconds - first.seconds)} instead of ${seconds(run.spent.seconds)}.`),
     advised.length > 0 && el("ul", {}, advised.map((phase) => el("li", {}, el("code", {}, phase.name), ": ", ...shown(phase.advice), "."))),
     run.spent.throughput.length > 0 && el("dl", { class: "facts" }, run.spent.throughput.map(([what, value]) => el("div", {}, el("dt", {}, what), el("dd", {}, value)))));

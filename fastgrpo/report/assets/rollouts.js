@@ -2,7 +2,7 @@
 
 const FULL_SHADE = 5; // nats: a token this unlikely is shaded in full
 
-const browser = { source: null, rows: [], next: null, chosen: -1, asked: 0, shade: "logprob", parts: {} };
+const browser = { source: null, rows: [], next: null, chosen: -1, asked: 0, shade: "logprob", templates: [], parts: {} };
 
 function choice(name, label, options) {
   return el("label", {}, label, el("select", { name }, options.map(([value, text]) => el("option", { value }, text))));
@@ -14,6 +14,7 @@ function limit(name, label) {
 
 function rolloutBrowser(data, source) {
   browser.source = source;
+  browser.templates = data.runs.map((run) => run.template);
   const runs = data.runs.map((run, i) => [String(i), run.name]);
   const form = el("form", { class: "filter card", role: "search", "aria-label": "Filter of rollouts", onsubmit: (event) => event.preventDefault(), oninput: () => later(refresh) },
     el("label", { class: "whole" }, "Search in problem, response, gold and id (key: /)", el("input", { name: "q", type: "search", autocomplete: "off", spellcheck: "false" })),
@@ -105,6 +106,7 @@ function walk(event) {
 }
 
 function inFull(row) {
+  const [before, after] = browser.templates[browser.parts.form.elements.run.value];
   const parts = Object.entries(row.parts).map(([name, value]) => `${name} ${number(value)}`).join(", ");
   const facts = [["graded", row.grading], ["form", row.formatted ? "right" : "wrong"], ["ended", row.truncated ? "cut at max_new_tokens" : "by itself"],
     ["tokens", number(row.length)], ["advantage", number(row.advantage)], ["mean log-prob", `${number(row.logprob)} nats`]];
@@ -119,7 +121,7 @@ function inFull(row) {
   return [
     el("div", { class: "heads" }, el("h3", {}, ...shown(`Step ${row.step}, ${row.id}, response ${row.sample + 1}`)), verdict(row), parts && el("small", {}, ...shown(parts))),
     el("dl", { class: "facts" }, facts.map(([what, value]) => el("div", {}, el("dt", {}, what), el("dd", {}, value)))),
-    el("h3", {}, "Problem"), el("div", { class: "text" }, ...shown(row.problem)),
+    el("h3", {}, "Prompt"), el("div", { class: "text" }, el("span", { class: "quiet" }, ...shown(before)), ...shown(row.problem), el("span", { class: "quiet" }, ...shown(after))),
     el("h3", {}, "Gold"), el("div", { class: "text mono" }, ...shown(row.gold)),
     el("h3", {}, "Response"),
     el("fieldset", { class: "choice" }, el("legend", {}, "Shade by"), radio("logprob", "log-prob (darker: less likely)"), radio("advantage", "advantage"), radio("none", "nothing")),
