@@ -40,8 +40,10 @@ CHECKED = {
     "fastgrpo pretrain llama-3.2-3b-numinaqa --gpus 8": GPUS,
     "fastgrpo train oat-zero-3b model=RUN/checkpoints/latest": GPUS,
     "fastgrpo doctor oat-zero-7b --gpu-smoke": "needs a GPU",
-    "fastgrpo export runs/mine exported --push ORG/NAME": "uploads to the Hub; test_export.py has a stand-in for it",
     "fastgrpo report runs/mine --serve": "serves until Ctrl-C; tests of report/ ask such a server",
+    "fastgrpo sample runs/mine": "is typed at; test_sample.py types at it",
+    "fastgrpo train tiny run_dir=runs/shown 'log.trackers=[wandb, trackio, mlflow]'": "needs a key; tests/trackers runs all of them offline",
+    "fastgrpo export runs/mine exported/mine --push ORG/NAME": HUB + "; test_export.py pushes to a stand-in",
     "fastgrpo eval Qwen/Qwen2.5-Math-1.5B --template no": HUB,
     "fastgrpo analyze all --model Qwen/Qwen2.5-Math-1.5B --data math12k": HUB,
     "fastgrpo analyze all --model http://localhost:8000/v1 --judge https://HOST/v1 --judge-model NAME": SERVER,
@@ -140,6 +142,7 @@ def invoke(command: str) -> int:
     return done.exit_code
 
 
+@pytest.mark.slow  # together about a minute
 @pytest.mark.parametrize("command", RUN)
 def test_a_command_of_the_pages_does_what_it_says(here, command):
     with completion_server(lambda request: reply(r"\boxed{6}")) as server:
