@@ -41,7 +41,7 @@ CHECKED = {
     "fastgrpo train oat-zero-3b model=RUN/checkpoints/latest": GPUS,
     "fastgrpo doctor oat-zero-7b --gpu-smoke": "needs a GPU",
     "fastgrpo sample runs/mine": "is typed at; test_sample.py types at it",
-    "fastgrpo train tiny run_dir=runs/shown 'log.trackers=[wandb, trackio, mlflow]'": "needs a key; tests/trackers runs all of them offline",
+    "fastgrpo train tiny run_dir=runs/shown 'log.trackers=[wandb, trackio, mlflow]'": "needs a key; tests/trackers runs them offline",
     "fastgrpo export runs/mine exported/mine --push ORG/NAME": HUB + "; test_export.py pushes to a stand-in",
     "fastgrpo eval Qwen/Qwen2.5-Math-1.5B --template no": HUB,
     "fastgrpo analyze all --model Qwen/Qwen2.5-Math-1.5B --data math12k": HUB,
