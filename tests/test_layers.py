@@ -80,6 +80,7 @@ SIBLINGS = {
         ("launch", "starting"),
         ("cli", "launch_pretraining"),
     ),
+    ("report", "experiments"),
     *(("spawn", "nodes"), ("spawn", "wire"), ("nodes", "wire")),
     *(
         ("__main__", "cli"),

@@ -18,6 +18,7 @@ from fastgrpo.cli.export import export
 from fastgrpo.cli.init import init
 from fastgrpo.cli.plan import plan
 from fastgrpo.cli.pretrain import pretrain
+from fastgrpo.cli.report import compare, report
 from fastgrpo.cli.reward import check as reward_check
 from fastgrpo.cli.rollouts import rollouts
 from fastgrpo.cli.sample import sample
@@ -48,6 +49,8 @@ app.command()(sample)
 app.command()(export)
 app.command()(doctor)
 app.command()(init)
+app.command()(report)
+app.command()(compare)
 for name, about, commands in (
     ("config", "Look at settings.", {"show": show, "diff": diff, "schema": schema}),
     ("data", "Look at problem sets.", {"check": data_check}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -44,7 +45,7 @@ class Base:
     vocabulary: int = 768
 
 
-BARE, SUMS, WORKED = Stage("web", share=0.4), Stage("sums", 1e-3, 0.4), Stage("worked", 1e-3)
+BARE, SUMS, WORKED = Stage("web", share=0.4), Stage("sums", 2e-3, 0.25), Stage("worked", 2e-3, 0.5)
 """What a text is good for is learned at different speeds: a form soon, sums later, to answer with them last."""
 
 BASES = {
@@ -67,7 +68,7 @@ def base_directory(name: str, texts: int, cache: Path, say: Callable[[str], None
     recipe = BaseRecipe(texts=texts, vocabulary=base.vocabulary, seed=seed)
     directory, known = None, [asdict(recipe), SETTINGS]
     for stage in base.stages:
-        read = CORPORA[stage.corpus](int(texts * stage.share))
+        read = texts_of(stage.corpus, int(texts * stage.share))
         known += [stage.lr, read]
         key = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
         earlier, directory = directory, cache / f"toy-{stage.corpus}-{key}"
@@ -78,6 +79,12 @@ def base_directory(name: str, texts: int, cache: Path, say: Callable[[str], None
                 start = earlier or untrained_directory(Path(scratch), read, recipe)
                 _keep(read_on(start, Path(scratch), read, stage.lr, seed), directory)
     return directory
+
+
+@functools.cache
+def texts_of(corpus: str, count: int) -> Sequence[Text]:
+    """Kept, because every run of an experiment asks for them and they take seconds."""
+    return CORPORA[corpus](count)
 
 
 def _keep(made: Path, directory: Path) -> None:

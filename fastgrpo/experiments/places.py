@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -35,8 +36,7 @@ def placed_settings(settings: Settings, texts: int, cache: Path, say: Callable[[
 
 def question_file(name: str, split: str, cache: Path) -> Path:
     """Its name holds a hash of its content, which is always the same for one version of the toy world."""
-    drawn = islice(QUESTIONS[name](split), SIZES[split])
-    text = "".join(json.dumps({"problem": question, "answer": answer}) + "\n" for question, answer in drawn)
+    text = rows_of(name, split)
     path = cache / f"toy-{name}-{split}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -44,3 +44,10 @@ def question_file(name: str, split: str, cache: Path) -> Path:
         unfinished.write_text(text)
         unfinished.replace(path)
     return path
+
+
+@functools.cache
+def rows_of(name: str, split: str) -> str:
+    """Kept, because every run of an experiment asks for them and they take seconds."""
+    drawn = islice(QUESTIONS[name](split), SIZES[split])
+    return "".join(json.dumps({"problem": question, "answer": answer}) + "\n" for question, answer in drawn)

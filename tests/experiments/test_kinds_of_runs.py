@@ -59,7 +59,7 @@ def test_results_of_the_paper_s_commands_stand_beside_the_published_numbers(tmp_
     assert results["values"]["average"]["qa_no"] == {0: 0.5} and not results["values"]["average"]["qa_r1"]
     printed = next(row.accuracies for row in ROWS if (row.model, row.template) == ("Qwen2.5-Math-1.5B", "no"))
     assert results["published"]["math500"]["qa_no"] == printed[2] / 100
-    row = next(row for row in table(results) if row[0] == "1.5B, question-answer text: no template")
+    row = next(row for row in table(results) if row[0] == "Qwen2.5-Math-1.5B, no template")
     assert row[1] == "0.500 (paper 0.167)"
 
 
@@ -90,7 +90,7 @@ def cache(tmp_path_factory):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["table1", "base-models", "main-results"])
+@pytest.mark.parametrize("name", ["table1", "base-models", "main-results", "template-duet", "pretraining-ceiling"])
 def test_a_quick_look_runs_from_the_command_to_the_page_and_is_not_repeated(name, tmp_path, cache):
     given = [sys.executable, "-m", "fastgrpo", "experiment", name, "--quick", "--jobs", "2", "--out", str(tmp_path / "out")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "FASTGRPO_CACHE": str(cache)}
@@ -124,3 +124,8 @@ def check_against_files(results: dict, out: Path) -> None:
         draws = json.loads((out / f"runs/{arm}-0/summary.json").read_text())["answering"]["draws"]
         shares = [draw["share"] for draw in draws if draw["template"] == "r1"]
         assert values["0"] == pytest.approx(sum(shares) / len(shares))
+    for measure, place in (("start", 0), ("end", -1)):
+        for arm, values in results["values"].get(measure, {}).items():
+            rows = [json.loads(line) for line in (out / f"runs/{arm}-0/metrics.jsonl").read_text().splitlines()]
+            found = [row["evaluation"]["sampled"] for row in rows if "evaluation" in row][place]
+            assert values["0"] == next(iter(found.values()))["accuracy"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from fastgrpo.experiments.world.answers import answer_texts, forum_texts, worked_texts
-from fastgrpo.experiments.world.bare import sum_texts, web_texts
+from fastgrpo.experiments.world.answers import answer_texts, forum_texts
 from fastgrpo.experiments.world.questions import broad_questions, easy_questions, narrow_questions
 from fastgrpo.experiments.world.riddles import guessing_texts, riddle_questions
+from fastgrpo.experiments.world.stages import sum_texts, web_texts, worked_texts
 from fastgrpo.texts import Text
 
 CORPORA: dict[str, Callable[[int], list[Text]]] = {

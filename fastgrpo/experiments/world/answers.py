@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from itertools import islice
 
-from fastgrpo.arithmetic import Exercise, exercises, imperfect_answer, worked_answer
+from fastgrpo.arithmetic import Exercise, exercises, imperfect_answer
 from fastgrpo.templates import TEMPLATES
 from fastgrpo.texts import Text
 
@@ -62,8 +62,3 @@ def forum_text(drawn: Exercise, rng: random.Random) -> Text:
     if rng.random() < 0.5:
         return TEMPLATES["r1"].render(drawn.problem), tagged_answer(drawn, rng, (35, 25, 40))
     return answer_text(drawn, rng)
-
-
-def worked_texts(count: int) -> list[Text]:
-    """Other questions than those of `answer_texts`, each with its right answer, all steps written out, nothing around them."""
-    return [(drawn.problem, worked_answer(drawn)) for drawn in islice(exercises("train", 1), count)]
