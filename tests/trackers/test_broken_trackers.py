@@ -136,6 +136,14 @@ def test_a_start_that_fails_at_first_loses_no_row(tmp_path, stand_in):
     assert "cannot start: OSError: not yet" in line
 
 
+def test_a_run_that_failed_does_not_wait_long(tmp_path, stand_in, monkeypatch):
+    monkeypatch.setattr(mirror, "CLOSING_SECONDS", 60.0)
+    monkeypatch.setattr(mirror, "STOPPING_SECONDS", 1.0)
+    stand_in(finish="time.sleep(1e6)")
+    said, _, closing = shown(["trackio"], tmp_path / "trackers", failed=True)
+    assert "did not end in time" in said[0] and closing < 10
+
+
 def test_more_rows_than_may_wait_are_left_out_and_counted(tmp_path, stand_in, monkeypatch):
     monkeypatch.setattr(mirror, "WAITING_ROWS", 5)
     stand_in(init="time.sleep(1e6)")
@@ -170,7 +178,7 @@ class Failing(BaseHTTPRequestHandler):
 
 
 @pytest.mark.slow  # 6 s
-@pytest.mark.parametrize("hangs", [False, True])
+@pytest.mark.parametrize("hangs", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_mlflow_whose_server_fails_or_hangs_costs_nothing_but_its_rows(hangs, tmp_path, monkeypatch):
     monkeypatch.setattr(mirror, "CLOSING_SECONDS", 4.0)
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Failing) as server:
