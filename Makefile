@@ -73,9 +73,15 @@ $(VENV)/.installed-train: $(DEFINITION) $(VENV)/.installed-torch
 	$(PIP) install --quiet -c constraints.txt -e ".[train]"
 	@touch $@
 
-$(VENV)/.installed-test: $(DEFINITION) $(VENV)/.installed-torch $(VENV)/.installed-vllm
+$(VENV)/.installed-test: $(DEFINITION) $(VENV)/.installed-torch $(VENV)/.installed-vllm $(VENV)/.installed-rivals
 	$(PIP) install --quiet --no-warn-conflicts -c constraints.txt -e ".[test]"
 	@touch $@ $(VENV)/.installed-train
+
+# Whose loss functions ours are compared with: without what they ask for, and apart, since they bring packages named `tests` along.
+$(VENV)/.installed-rivals: tests/rivals-requirements.txt | $(BIN)/python
+	@if $(PIP) install --quiet --no-deps --upgrade --target $(VENV)/rivals -r tests/rivals-requirements.txt; then echo "verl and OpenRLHF are there"; \
+	else echo "verl or OpenRLHF could not be installed: their tests will be skipped, by name"; fi
+	@touch $@
 
 # Beside the CPU build of PyTorch goes vLLM's: its wheel without what it asks for (CUDA builds of torchvision and torchaudio, which break it),
 # then what it needs to sample text. With a GPU, `pip install ".[vllm]"` is the user's own choice.

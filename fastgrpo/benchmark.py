@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from fastgrpo.accuracy import Evaluation, average, measure, pooled
@@ -93,6 +93,11 @@ def run_benchmark(
     outcome = Outcome(protocol, evaluations, published_for(protocol, evaluations))
     (directory / "results.json").write_text(json.dumps(outcome.as_json(), indent=1) + "\n")
     return outcome
+
+
+def set_name(source: str) -> str:
+    """The short name of a problem set: a name as it is, a file by its stem, org/name@split without its owner."""
+    return PurePosixPath(source).name.split(".")[0].replace(":", "-")
 
 
 def published_for(protocol: Protocol, evaluations: Mapping[str, Evaluation]) -> dict[str, float]:

@@ -22,6 +22,7 @@ from fastgrpo.config_sections import (
     EvalConfig,
     HealthConfig,
     LearnerConfig,
+    LogConfig,
     LossConfig,
     RewardConfig,
     RolloutConfig,
@@ -66,6 +67,7 @@ class Config(BaseModel):
     rollout: RolloutConfig = RolloutConfig()
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
     health: HealthConfig = HealthConfig()
 
     _deepspeed_computes_this = field_validator("learner")(deepspeed_computes_this)
@@ -122,6 +124,15 @@ class ResolvedConfig:
     origins: Mapping[str, str]
     name: str
 
+    def value(self, key: str) -> object:
+        """Of a dotted key."""
+        section, _, name = key.rpartition(".")
+        return getattr(getattr(self.config, section) if section else self.config, name)
+
+    def values(self) -> dict[str, object]:
+        """Every setting by its dotted key, in order."""
+        return {key: self.value(key) for key in self.origins}
+
 
 def load_config(source: str | None, overrides: Sequence[str], kind: type[Config] | type[PretrainConfig] = Config) -> ResolvedConfig:
     """Settings of `source` (a packaged recipe, a YAML file, or None for the default recipe) with `key=value` overrides on top.
@@ -130,7 +141,7 @@ def load_config(source: str | None, overrides: Sequence[str], kind: type[Config]
     """
     recipes = kind.recipes
     source = recipes.default if source is None else source
-    fields = dict(_fields(kind))
+    fields = fields_of(kind)
     sections = {key.rpartition(".")[0] for key in fields} - {""}
     reading = read_source(source, sections, recipes).then(read_overrides(overrides, sections))
     known = {key: setting for key, setting in reading.settings.items() if key in fields}
@@ -149,19 +160,22 @@ def load_config(source: str | None, overrides: Sequence[str], kind: type[Config]
 def to_yaml(resolved: ResolvedConfig) -> str:
     """Every setting, nested, with its origin as a comment. Loads back to the same config."""
     lines, section = [], ""
-    for key, origin in resolved.origins.items():
+    for key, value in resolved.values().items():
         parent, _, name = key.rpartition(".")
         if parent and parent != section:
             lines.append(f"{parent}:")
         section = parent
-        value = getattr(getattr(resolved.config, parent) if parent else resolved.config, name)
         line = ("  " if parent else "") + yaml_line(name, value)
-        lines.append(f"{line:<48}  # {' '.join(origin.split())}")
+        lines.append(f"{line:<48}  # {' '.join(resolved.origins[key].split())}")
     return "\n".join(lines) + "\n"
 
 
+def fields_of(kind: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The field of every setting by its dotted key, in order."""
+    return dict(_fields(kind))
+
+
 def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """(dotted key, field) of every setting, in order."""
     for name, info in model.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             yield from _fields(info.annotation, f"{prefix}{name}.")

@@ -28,16 +28,16 @@ def invalid(
         if key is None:  # a rule over several settings, which names them itself
             lines[str(item["loc"])] = f"{source}: {item['ctx']['error']}"
             continue
-        allowed = f"it must be {_allowed(fields[key])} ({fields[key].description})"
+        rule = f"it must be {allowed(fields[key])} ({fields[key].description})"
         if item["type"] != "missing":
-            reason = str(item["ctx"]["error"]) if item["type"] == "value_error" else allowed
+            reason = str(item["ctx"]["error"]) if item["type"] == "value_error" else rule
             lines[key] = f"{known[key].origin}: {key} is {_short(known[key].value)}; {reason}"
         elif not skip_missing:
-            lines[key] = f"{source}: {key} is missing; {allowed}. Set it, or begin the file with `recipe: {recipes.default}`"
+            lines[key] = f"{source}: {key} is missing; {rule}. Set it, or begin the file with `recipe: {recipes.default}`"
     return list(lines.values())
 
 
-def _allowed(field: FieldInfo) -> str:
+def allowed(field: FieldInfo) -> str:
     """What a field accepts, in words."""
     kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)] or [field.annotation]
     optional = " or null" if type(None) in get_args(field.annotation) else ""
@@ -49,7 +49,7 @@ def _allowed(field: FieldInfo) -> str:
         return "a list of numbers, [] for none" if kinds[0] is float else "text or a list of texts, [] for none"
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     bounds = [f"{sign} {getattr(limit, name)}" for limit in field.metadata for name, sign in signs.items() if hasattr(limit, name)]
-    kind = {int: "a whole number", float: "a number", str: "text, in quotes if it looks like a number"}[kinds[0]]
+    kind = {bool: "true or false", int: "a whole number", float: "a number", str: "text, in quotes if it looks like a number"}[kinds[0]]
     return " ".join([kind, " and ".join(bounds)]).strip() + optional
 
 

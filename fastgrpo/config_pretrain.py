@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from fastgrpo.config_sections import (
     RULES,
     LearnerConfig,
+    LogConfig,
     LossConfig,
     RunDirectory,
     SavingConfig,
@@ -20,6 +21,8 @@ from fastgrpo.settings_file import PRETRAINING, Recipes
 
 
 class TextConfig(BaseModel):
+    """the texts"""
+
     model_config = RULES
     train: Sources = Field(
         min_length=1, description="texts to train on: .txt files, files with a column of texts, problem sets, builtin:worked@train; a list"
@@ -32,6 +35,8 @@ class TextConfig(BaseModel):
 
 
 class LossEvalConfig(BaseModel):
+    """the loss on held-out texts"""
+
     model_config = RULES
     every: int = Field(default=0, ge=0, description="updates between measurements of data.eval; 0 is only before and after training")
 
@@ -60,6 +65,7 @@ class PretrainConfig(BaseModel):
     learner: LearnerConfig = LearnerConfig()
     eval: LossEvalConfig = LossEvalConfig()
     checkpoint: SavingConfig = SavingConfig()
+    log: LogConfig = LogConfig()
     health: WatchConfig = WatchConfig()
 
     _deepspeed_computes_this = field_validator("learner")(deepspeed_computes_this)

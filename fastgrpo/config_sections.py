@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
 
 
 def as_tuple(given: object) -> object:
@@ -15,7 +15,11 @@ def as_tuple(given: object) -> object:
 
 RULES = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-Sources = Annotated[tuple[str, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else as_tuple(given))]
+Sources = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda given: (given,) if isinstance(given, str) else as_tuple(given)),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
 """One name or a list of them."""
 
 Numbers = Annotated[tuple[float, ...], BeforeValidator(as_tuple)]
@@ -31,10 +35,24 @@ RunDirectory = Annotated[str, AfterValidator(_stays_below)]
 
 
 Way = Literal["sampled", "greedy"]
-Ways = Annotated[tuple[Way, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else as_tuple(given))]
+Ways = Annotated[
+    tuple[Way, ...],
+    BeforeValidator(lambda given: (given,) if isinstance(given, str) else as_tuple(given)),
+    WithJsonSchema({"anyOf": [{"enum": get_args(Way)}, {"type": "array", "minItems": 1, "items": {"enum": get_args(Way)}}]}),
+]
+
+
+Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow"]
+Trackers = Annotated[
+    tuple[Tracker, ...],
+    BeforeValidator(lambda given: (given,) if isinstance(given, str) else as_tuple(given)),
+    WithJsonSchema({"anyOf": [{"enum": get_args(Tracker)}, {"type": "array", "items": {"enum": get_args(Tracker)}}]}),
+]
 
 
 class DataConfig(BaseModel):
+    """the problems"""
+
     model_config = RULES
     train: str = Field(
         min_length=1, description="problems to train on: a name such as math12k, builtin:NAME@SPLIT, a file, or ORG/NAME[:CONFIG]@SPLIT"
@@ -45,6 +63,8 @@ class DataConfig(BaseModel):
 
 
 class LossConfig(BaseModel):
+    """the objective"""
+
     model_config = RULES
     type: Literal["dr_grpo", "grpo", "grpo_no_std", "grpo_no_length", "token_mean"] = Field(
         description="how advantages are scaled and tokens averaged"
@@ -69,6 +89,8 @@ class LossConfig(BaseModel):
 
 
 class RewardConfig(BaseModel):
+    """what a response is worth"""
+
     model_config = RULES
     function: Sources = Field(
         default=(),
@@ -91,11 +113,15 @@ class RewardConfig(BaseModel):
 
 
 class SamplingConfig(BaseModel):
+    """which groups are kept"""
+
     model_config = RULES
     refill: int = Field(default=0, ge=0, description="how often a group without signal is replaced by another prompt's, at most")
 
 
 class RolloutConfig(BaseModel):
+    """what samples the responses"""
+
     model_config = RULES
     engine: Literal["native", "vllm"] = Field(default="native", description="what samples the responses")
     weights: Literal["auto", "shared", "push"] = Field(
@@ -110,6 +136,8 @@ class RolloutConfig(BaseModel):
 
 
 class LearnerConfig(BaseModel):
+    """what computes gradients and updates the weights"""
+
     model_config = RULES
     engine: Literal["native", "deepspeed"] = Field(default="native", description="what computes gradients and updates the weights")
     zero: Literal[0, 1, 2, 3] = Field(default=2, description="what deepspeed spreads over ranks: optimizer (1), gradients (2), weights (3)")
@@ -161,13 +189,24 @@ def deepspeed_computes_this(learner: LearnerConfig, info: ValidationInfo) -> Lea
 
 
 class EvalConfig(BaseModel):
+    """evaluation while training"""
+
     model_config = RULES
     every: int = Field(default=0, ge=0, description="steps between evaluations; 0 is only before and after training")
     ways: Ways = Field(default=("sampled", "greedy"), min_length=1, description="sampled at the training temperature, greedy, or both")
     verifier: Literal["fast", "math_verify"] = Field(default="math_verify", description="how evaluation compares answers")
 
 
+class LogConfig(BaseModel):
+    """where a run is shown"""
+
+    model_config = RULES
+    trackers: Trackers = Field(default=(), description="where the numbers of metrics.jsonl are shown, too; a list")
+
+
 class SavingConfig(BaseModel):
+    """checkpoints"""
+
     model_config = RULES
     every: int = Field(default=10, ge=0, description="steps between checkpoints; 0 is only the last")
     keep: int = Field(default=2, ge=1, description="newest checkpoints that are kept; the best is kept beside them")
@@ -179,12 +218,16 @@ class SavingConfig(BaseModel):
 
 
 class CheckpointConfig(SavingConfig):
+    """checkpoints"""
+
     best: Literal["none", "greedy_average", "greedy_pooled", "sampled_average", "sampled_pooled"] = Field(
         default="none", description="keep the checkpoint with the highest such accuracy: the mean over problem sets, or over problems"
     )
 
 
 class WatchConfig(BaseModel):
+    """when a run is given up"""
+
     model_config = RULES
     phase_seconds: float = Field(default=7200.0, gt=0, description="a phase of a step that takes longer is a hang, and ends the run")
     skipped_updates: int = Field(
@@ -193,4 +236,6 @@ class WatchConfig(BaseModel):
 
 
 class HealthConfig(WatchConfig):
+    """when a run is given up"""
+
     steps_without_signal: int = Field(default=20, ge=1, description="stop after so many steps in which no group had two different rewards")

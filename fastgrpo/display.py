@@ -235,5 +235,10 @@ def outcome_table(outcome: Outcome) -> Table:
     return table
 
 
+def harmless(text: str) -> str:
+    """Text of a model for a terminal: control characters, which could move the cursor or worse, are written out."""
+    return "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}"

@@ -20,9 +20,10 @@ from fastgrpo.rewards import Grader, Scorer, require_rewards
 from fastgrpo.rewards.preflight import require_working_functions, require_working_grader
 from fastgrpo.run import Observer, Run
 from fastgrpo.saved_state import seed_random_state
-from fastgrpo.starting import find_earlier, meet, open_checkpoints, restore, run_directory
+from fastgrpo.starting import find_earlier, meet, open_checkpoints, open_mirror, restore, run_directory
 from fastgrpo.stop import Stop
 from fastgrpo.templates import TEMPLATES
+from fastgrpo.trackers import require_installed
 from fastgrpo.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def check(config: Config) -> None:
     """What can be told before anything heavy is loaded."""
     require_model(config.model)
     require_rewards(config.reward.function, config.reward.url)
+    require_installed(config.log.trackers)
     if config.prompts_per_step < launched_ranks():
         raise InputError(f"prompts_per_step={config.prompts_per_step} leaves some of {launched_ranks()} ranks without a prompt: raise it")
 
@@ -92,6 +94,7 @@ def _run(
         seed_random_state(config.seed, ranks)
         found = ranks.gather(found)[0]
         directory = run_directory(resolved, found, ranks)
+        mirror = open_mirror(resolved, directory, ranks, stack)
         stage("loading the model")
         loaded = load_all(path, config, sets, say)
         ranks.same_weights(loaded[1])
@@ -99,7 +102,11 @@ def _run(
         learner, engine, cost = build(config, loaded, stack, say)
         stage("restoring")
         progress = restore(found, learner, ranks, say)
-        run = stack.enter_context(Run(directory, observer, ranks, watchdog, found, stop))
+        if mirror is not None:
+            mirror.require_usable()
+        run = stack.enter_context(Run(directory, observer, ranks, watchdog, found, stop, mirror))
+        if mirror is not None:
+            mirror.start(directory.name, resolved.values(), progress.step)
         run.log("\n".join(said))
         keep = run.log
         run.write("config.yaml", to_yaml(resolved))

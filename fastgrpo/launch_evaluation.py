@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from fastgrpo.benchmark import Outcome, Protocol, open_directory, run_benchmark
+from fastgrpo.benchmark import Outcome, Protocol, open_directory, run_benchmark, set_name
 from fastgrpo.config import RolloutConfig, load_config
 from fastgrpo.data import load_problems, render_prompts
 from fastgrpo.engines import make_engine
@@ -104,7 +104,7 @@ def load_sets(request: EvaluationRequest, say: Callable[[str], None]) -> dict[st
         found = load_problems(source, request.problem, request.answer)
         for line in (*found.warnings, *found.skipped_lines()):
             say(line)
-        name = PurePosixPath(source).name.split(".")[0].replace(":", "-")
+        name = set_name(source)
         if name in sets:
             raise InputError(f"--benchmarks names two sets {name!r}; evaluate them in two commands")
         sets[name] = found.problems[: request.limit] if request.limit else found.problems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -18,9 +19,10 @@ from fastgrpo.resume import Resume, fingerprints, require_same_data
 from fastgrpo.run import Observer, Run
 from fastgrpo.saved_state import seed_random_state
 from fastgrpo.schedule import learning_rate
-from fastgrpo.starting import find_earlier, meet, open_checkpoints, restore, run_directory
+from fastgrpo.starting import find_earlier, meet, open_checkpoints, open_mirror, restore, run_directory
 from fastgrpo.stop import Stop
 from fastgrpo.texts import Texts, load_texts
+from fastgrpo.trackers import require_installed
 from fastgrpo.watchdog import Watchdog
 from fastgrpo.windows import Windows, count_updates, make_windows
 
@@ -45,21 +47,31 @@ def launch_pretraining(
     rank = int(os.environ.get("RANK", "0"))
     found = find_earlier(resume, resolved, allow_changes, say) if rank == 0 else None  # it may have to read all of a checkpoint
     require_model(config.model)
+    require_installed(config.log.trackers)
     texts = {source: load_texts(source, config.data) for source in (*config.data.train, *config.data.eval)}
     if found and found.checkpoint:
         require_same_data(found, texts, allow_changes, say)
     for line in (line for each in texts.values() for line in each.lines()):
         say(line)
     try:
-        with Stop(config.checkpoint.before) as stop, Watchdog(rank, config.health.phase_seconds) as watchdog:
+        with (
+            Stop(config.checkpoint.before) as stop,
+            Watchdog(rank, config.health.phase_seconds) as watchdog,
+            contextlib.ExitStack() as stack,
+        ):
             ranks, path = meet(config.model, say)
             seed_random_state(config.seed, ranks)
             found = ranks.gather(found)[0]
             directory = run_directory(resolved, found, ranks)
+            mirror = open_mirror(resolved, directory, ranks, stack)
             facts = {"config.yaml": to_yaml(resolved), "data.json": fingerprints(texts)}
             parts, progress = build(config, texts, path, directory, facts, ranks, found, say)
             observer.begin(resolved.name, parts.updates)
-            with Run(directory, observer, ranks, watchdog, found, stop) as run:
+            if mirror is not None:
+                mirror.require_usable()
+            with Run(directory, observer, ranks, watchdog, found, stop, mirror) as run:
+                if mirror is not None:
+                    mirror.start(directory.name, resolved.values(), progress.step)
                 run.log("\n".join(said))
                 run.write("config.yaml", facts["config.yaml"])
                 parts.checkpoints.repair(progress if found else None)

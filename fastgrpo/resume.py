@@ -20,7 +20,7 @@ from fastgrpo.progress import Progress
 from fastgrpo.texts import Texts
 
 FREE = ("steps", "run_dir", "lr", "grad_clip", "tokens_per_pack", "data.eval")
-FREE_SECTIONS = ("learner.", "rollout.", "eval.", "checkpoint.", "health.")
+FREE_SECTIONS = ("learner.", "rollout.", "eval.", "checkpoint.", "log.", "health.")
 FREE_REWARDS = ("reward.deadline", "reward.workers", "reward.preflight")
 """Settings that may change on the way: they leave the algorithm as it is, or are turned by hand."""
 

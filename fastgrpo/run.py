@@ -45,11 +45,20 @@ class Observer(Protocol):
     def end(self) -> None: ...
 
 
+class Mirror(Protocol):
+    """Where rows of metrics.jsonl are shown, too. It may fail in any way but by raising, or by keeping anyone waiting."""
+
+    def row(self, row: Mapping[str, object], say: Callable[[str], None]) -> None: ...
+
+    def close(self, failed: bool, say: Callable[[str], None]) -> None: ...
+
+
 class Run:
     """One run's files, below `directory`: rank 0 writes all of them, the others a log each. Every rank calls the same methods.
 
     `watchdog` is told of phases; `resume` is where an earlier process left off: of its rows and rollouts only those before that are kept.
-    `rows` counts the lines of metrics.jsonl. Raises InputError where the directory is in use, SetupError where it cannot be written.
+    `rows` counts the lines of metrics.jsonl, each of which the `mirror` is shown. Raises InputError where the directory is in use,
+    SetupError where it cannot be written.
     """
 
     def __init__(
@@ -60,12 +69,13 @@ class Run:
         watchdog: Watchdog | None = None,
         resume: Resume | None = None,
         stop: Stop | None = None,
+        mirror: Mirror | None = None,
     ):
         self.directory, self.observer, self.ranks, self.stop = directory, observer, ranks or Ranks(), stop or Stop()
         self.seconds: dict[str, float] = {}
         self.rows = resume.progress.rows if resume else 0
         self.started = time.monotonic()
-        self._failed_in = ""
+        self._failed_in, self._mirror = "", mirror
         self._watchdog = watchdog
         self._lock = self._metrics = None
         with self.ranks.first_alone():
@@ -125,6 +135,8 @@ class Run:
             if error is not None:
                 self.note(f"metrics.jsonl cannot be written ({error.strerror}); its lines wait in memory")
             self.observer.row(row)
+            if self._mirror is not None:
+                self._mirror.row(row, self.note)
 
     def settle(self) -> int:
         """Brings metrics.jsonl to the disk, and says how many lines it has: what a checkpoint relies on."""
@@ -201,6 +213,8 @@ class Run:
             self.log(f"stopped: {kind.__name__}: {error}")
             if isinstance(error, Exception) and not isinstance(error, FastgrpoError):
                 print(f"fastgrpo: {ledger}", file=sys.stderr)
+        if self._mirror is not None:
+            self._mirror.close(error is not None, self.note)
         self.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fastgrpo.config import Config, ResolvedConfig
     from fastgrpo.config_pretrain import PretrainConfig
     from fastgrpo.learner import Learner
+    from fastgrpo.trackers.mirror import Mirrors
 
 
 def find_earlier(resume: str, resolved: ResolvedConfig, allow_changes: bool, say: Callable[[str], None]) -> Resume | None:
@@ -58,6 +60,18 @@ def open_checkpoints(
     """Those of the run in `directory`."""
     adapter = learner.model if config.learner.lora_rank and not config.learner.spreads_weights else None
     return Checkpoints(directory / "checkpoints", model, tokenizer, learner, ranks, config.checkpoint.keep, facts, adapter)
+
+
+def open_mirror(resolved: ResolvedConfig, directory: Path, ranks: Ranks, stack: contextlib.ExitStack) -> Mirrors | None:
+    """The trackers that log.trackers names, on the first rank; they import their packages while the rest is built."""
+    names = resolved.config.log.trackers
+    if not names or not ranks.first:
+        return None
+    from fastgrpo.trackers.mirror import Mirrors
+
+    mirror = Mirrors(names, directory / "trackers")
+    stack.callback(mirror.close, True, lambda text: None)  # where the run fails before it begins
+    return mirror
 
 
 def meet(model: str, say: Callable[[str], None]) -> tuple[Ranks, str]:

@@ -42,6 +42,7 @@ OTHER = {  # a valid value of each key that differs from the recipe tiny-text
     "checkpoint.every": "4",
     "checkpoint.keep": "5",
     "checkpoint.before": "13800",
+    "log.trackers": "[mlflow]",
     "health.phase_seconds": "60",
     "health.skipped_updates": "7",
 }

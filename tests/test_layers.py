@@ -10,14 +10,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     "errors types config config_sections config_errors settings_file faults ranks watchdog progress stop lock lines manifest memory hub "
-    "config_pretrain",
+    "config_pretrain config_file config_schema config_difference config_kind",
     "templates data sources problem_sets overlap arithmetic rewards accuracy published advantages balance packing loss metrics "
     "texts windows schedule",
     "attention model rollout learner",
     "run trainer health experience updates checkpoint saved_state resume evaluate predictions benchmark pretrain model_source engines "
-    "rollout_rows analyze plan doctor data_check reward_check base_model",
+    "rollout_rows row_query model_card export trackers analyze plan doctor data_check reward_check base_model",
     "report experiments integrations launch starting launch_evaluation launch_analysis spawn nodes wire display cli __main__ __init__ "
-    "launch_pretraining",
+    "launch_pretraining launch_sampling",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 SIBLINGS = {
@@ -46,9 +46,31 @@ SIBLINGS = {
         ("run", "predictions"),
         ("run", "rollout_rows"),
     ),
-    *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "base_model")),
-    *(("analyze", "predictions"), ("launch_analysis", "launch_evaluation")),
-    *(("cli", edge) for edge in ("report", "experiments", "launch", "launch_evaluation", "launch_analysis", "spawn", "nodes", "display")),
+    *(("benchmark", "evaluate"), ("benchmark", "predictions"), ("model_source", "base_model"), ("doctor", "plan")),
+    *(
+        ("export", "model_card"),
+        ("export", "model_source"),
+        ("analyze", "predictions"),
+        ("launch_analysis", "launch_evaluation"),
+        ("launch_sampling", "launch_evaluation"),
+    ),
+    *(
+        ("cli", edge)
+        for edge in (
+            "report",
+            "experiments",
+            "launch",
+            "launch_sampling",
+            "launch_evaluation",
+            "launch_analysis",
+            "spawn",
+            "nodes",
+            "display",
+        )
+    ),
+    *((name, "config") for name in ("config_file", "config_schema", "config_difference", "config_kind")),
+    *(("config_file", "config_errors"), ("config_file", "settings_file"), ("config_schema", "config_pretrain")),
+    *(("config_kind", "config_pretrain"), ("config_kind", "settings_file")),
     *(("config", "config_pretrain"), ("config_pretrain", "config_sections"), ("config_pretrain", "settings_file")),
     *(("texts", "data"), ("texts", "sources"), ("texts", "problem_sets"), ("texts", "arithmetic")),
     *(

@@ -22,14 +22,18 @@ def outcome(prediction: Prediction) -> str:
 
 
 def length_rows(predictions: Sequence[Prediction], groups: Sequence[str]) -> dict[str, dict[str, dict]]:
-    """By group, "all" last, and by outcome: how many responses, and their mean length in tokens (None without any)."""
-    lengths: dict[str, dict[str, list[int]]] = defaultdict(lambda: {name: [] for name in OUTCOMES})
+    """By group, "all" last, and by outcome: how many responses, their mean length in tokens, and in characters (None without any)."""
+    found: dict[str, dict[str, list[Prediction]]] = defaultdict(lambda: {name: [] for name in OUTCOMES})
     for prediction, group in zip(predictions, groups, strict=True):
         for name in (group, ALL):
-            lengths[name][outcome(prediction)].append(prediction.length)
+            found[name][outcome(prediction)].append(prediction)
     ordered = [*sorted(set(groups) - {ALL}), ALL]
-    return {group: {name: _row(lengths[group][name]) for name in OUTCOMES} for group in ordered}
+    return {group: {name: _row(found[group][name]) for name in OUTCOMES} for group in ordered}
 
 
-def _row(lengths: list[int]) -> dict:
-    return {"responses": len(lengths), "length": fmean(lengths) if lengths else None}
+def _row(found: list[Prediction]) -> dict:
+    return {
+        "responses": len(found),
+        "length": fmean(prediction.length for prediction in found) if found else None,
+        "characters": fmean(len(prediction.text) for prediction in found) if found else None,  # the paper's unit, which no tokenizer bends
+    }

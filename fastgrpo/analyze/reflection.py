@@ -8,6 +8,7 @@ from statistics import fmean
 
 from fastgrpo.accuracy import Prediction
 from fastgrpo.analyze import rules
+from fastgrpo.analyze.excerpts import excerpts
 from fastgrpo.analyze.judge import Task, Verdict, statuses
 from fastgrpo.analyze.keywords import keywords_in
 from fastgrpo.analyze.lengths import length_rows, outcome
@@ -43,6 +44,7 @@ def reflection_row(draw: Draw, verdicts: Sequence[Verdict], keywords: Sequence[S
         "accuracy": {name: accuracy_by_reflection(draw.predictions, where) for name, where in methods.items()},
         "lengths_by_level": length_rows(draw.predictions, [draw.levels[prediction.id] for prediction in draw.predictions]),
         "lengths_by_category": length_rows(draw.predictions, [CATEGORIES.get(verdict.category, verdict.status) for verdict in verdicts]),
+        "excerpts": excerpts(draw.predictions, keywords, [verdict.category == REFLECTING for verdict in verdicts]),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from fastgrpo.analyze.lengths import ALL, OUTCOMES
 from fastgrpo.analyze.samples import NO_LEVEL
@@ -68,6 +69,20 @@ def reflection_tables(found: dict) -> Iterator[Table]:
             for group, cells in row[key].items():
                 lengths.add_row(f"{row['temperature']:g}", group, *(_length(cells[outcome]) for outcome in OUTCOMES))
         yield lengths
+    yield from excerpt_tables(found["draws"])
+
+
+def excerpt_tables(draws: Sequence[dict]) -> Iterator[Table]:
+    """Of the highest temperature that has any."""
+    draw = next((row for row in reversed(draws) if row["excerpts"]), None)
+    if draw is None:
+        return
+    table = _table(f"passages that reflect, T {draw['temperature']:g}")
+    _columns(table, ["", "passage"])
+    for excerpt in draw["excerpts"]:
+        said = ", ".join([*excerpt["keywords"], *(["the judge"] if excerpt["judged"] else [])])
+        table.add_row("right" if excerpt["right"] else "wrong", Text(f"{excerpt['passage']}\n(by {said})"), end_section=True)
+    yield table
 
 
 def _table(title: str) -> Table:
@@ -76,7 +91,7 @@ def _table(title: str) -> Table:
 
 def _columns(table: Table, names: Sequence[str]) -> None:
     for name in names:
-        left = name in ("template", "by", "level", "category")
+        left = name in ("template", "by", "level", "category", "passage")
         table.add_column(name, justify="left" if left else "right")
 
 

@@ -9,14 +9,20 @@ from typing import Annotated
 import typer
 
 from fastgrpo.cli.analyze import analyze
+from fastgrpo.cli.config import diff, schema, show
 from fastgrpo.cli.data import check as data_check
+from fastgrpo.cli.doctor import doctor
 from fastgrpo.cli.evaluate import evaluate
 from fastgrpo.cli.experiment import experiment
+from fastgrpo.cli.export import export
+from fastgrpo.cli.init import init
 from fastgrpo.cli.plan import plan
 from fastgrpo.cli.pretrain import pretrain
 from fastgrpo.cli.report import compare, report
 from fastgrpo.cli.reward import check as reward_check
-from fastgrpo.cli.train import show, train
+from fastgrpo.cli.rollouts import rollouts
+from fastgrpo.cli.sample import sample
+from fastgrpo.cli.train import train
 from fastgrpo.errors import FastgrpoError
 from fastgrpo.ranks import leave
 
@@ -24,7 +30,6 @@ app = typer.Typer(
     name="fastgrpo",
     help="R1-Zero-like reinforcement learning of language models with Dr. GRPO.",
     no_args_is_help=True,
-    add_completion=False,
 )
 
 
@@ -39,10 +44,15 @@ app.command("eval")(evaluate)
 app.command()(analyze)
 app.command()(plan)
 app.command()(experiment)
+app.command()(rollouts)
+app.command()(sample)
+app.command()(export)
+app.command()(doctor)
+app.command()(init)
 app.command()(report)
 app.command()(compare)
 for name, about, commands in (
-    ("config", "Look at settings.", {"show": show}),
+    ("config", "Look at settings.", {"show": show, "diff": diff, "schema": schema}),
     ("data", "Look at problem sets.", {"check": data_check}),
     ("reward", "Look at graders.", {"check": reward_check}),
 ):
@@ -60,7 +70,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and those of vLLM beside ours
     code: int | str | None = 0
     try:
-        app()
+        app(prog_name="fastgrpo")  # completion asks for it under this name
     except FastgrpoError as error:
         print("\n".join(f"fastgrpo: {line}" for line in str(error).splitlines()), file=sys.stderr)
         code = error.exit_code

@@ -18,30 +18,49 @@ def experiment(
     out: Annotated[Path | None, typer.Option(help="Directory of runs, results, figures; the same one goes on where it stopped.")] = None,
 ) -> None:
     """Repeat a figure or table of the paper, and say in words whether its claims hold there."""
-    from fastgrpo.errors import InputError, SetupError
+    from fastgrpo.errors import InputError
     from fastgrpo.experiments.definition import load_experiment
 
     found = load_experiment(name)
+    out = out or Path("experiments") / f"{name}{'-paper' if scale == 'paper' else '-quick' if quick else ''}"
     if scale == "paper":
         if quick:
             raise InputError("--quick is of --scale toy: at the paper's scale nothing is run here")
-        from fastgrpo.experiments.scale_paper import write_paper
+        from fastgrpo.experiments.scale_paper import collect_paper, write_paper
 
-        out = out or Path("experiments") / f"{name}-paper"
-        runs = write_paper(found, out, seeds)
-        print("\n".join([*runs.needs, f"{len(runs.commands)} runs, {runs.hours:.0f} hours in all as `fastgrpo plan` predicts", ""]))
-        print(f"run them with: sh {out / 'commands.sh'}")
+        written = write_paper(found, out, seeds)
+        print(
+            "\n".join(
+                [*written.needs, f"{len(written.commands)} runs, {written.hours:.0f} hours of training as `fastgrpo plan` predicts", ""]
+            )
+        )
+        print(f"run them with: sh {out / 'commands.sh'}; then this command again shows their results")
+        results = collect_paper(name, found, written.runs, out)
+        if results:
+            require_figures()
+            show(results, out)
         return
-    missing = [package for package in ("matplotlib", "plotly") if find_spec(package) is None]
-    if missing:
-        raise SetupError(f'figures need {" and ".join(missing)}: pip install "fastgrpo[experiments]"')
-    from fastgrpo.experiments.figure import draw
-    from fastgrpo.experiments.page import table, write_page
+    require_figures()
     from fastgrpo.experiments.scale_toy import run_toy
     from fastgrpo.model_source import cache_directory
 
-    out = out or Path("experiments") / (f"{name}-quick" if quick else name)
-    results = run_toy(name, found, out, quick, seeds, jobs, cache_directory(), print)
+    show(run_toy(name, found, out, quick, seeds, jobs, cache_directory(), print), out)
+
+
+def require_figures() -> None:
+    """Raises SetupError before any long work."""
+    from fastgrpo.errors import SetupError
+
+    missing = [package for package in ("matplotlib", "plotly") if find_spec(package) is None]
+    if missing:
+        raise SetupError(f'figures need {" and ".join(missing)}: pip install "fastgrpo[experiments]"')
+
+
+def show(results: dict, out: Path) -> None:
+    """Draws figure and page, and prints the table and the verdicts."""
+    from fastgrpo.experiments.figure import draw
+    from fastgrpo.experiments.page import table, write_page
+
     draw(results, out / "figure.png")
     write_page(results, out / "index.html")
     for row in table(results):

@@ -15,9 +15,29 @@ if TYPE_CHECKING:
     from fastgrpo.config import ResolvedConfig
     from fastgrpo.display import Look
 
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """For the shell: the recipes, and the YAML files here."""
+    from fastgrpo.settings_file import PRETRAINING, TRAINING
+
+    names = [*TRAINING.names(), *PRETRAINING.names(), *(path.name for path in sorted(Path().glob("*.yaml")))]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_settings(incomplete: str) -> list[str]:
+    """For the shell: recipes, files, and the keys of settings."""
+    from fastgrpo.config import Config, fields_of
+
+    return [*complete_recipe(incomplete), *(f"{key}=" for key in fields_of(Config) if key.startswith(incomplete))]
+
+
 Settings = Annotated[
     list[str] | None,
-    typer.Argument(help="A recipe name or YAML file first, then settings such as seed=1 lr=1e-6.", metavar="[RECIPE|FILE] [KEY=VALUE]..."),
+    typer.Argument(
+        help="A recipe name or YAML file first, then settings such as seed=1 lr=1e-6.",
+        metavar="[RECIPE|FILE] [KEY=VALUE]...",
+        autocompletion=complete_settings,
+    ),
 ]
 Gpus = Annotated[int, typer.Option(min=1, help="Ranks to start on this machine: one for each GPU, or processes on a CPU.")]
 NodeCount = Annotated[int, typer.Option(min=1, help="Machines of the run: the same command on each, with its own --node.")]

@@ -1,4 +1,4 @@
-"""`fastgrpo train` and `fastgrpo config show`."""
+"""`fastgrpo train`."""
 
 from __future__ import annotations
 
@@ -35,13 +35,3 @@ def train(
     from fastgrpo.launch import launch
 
     carry_out(launch, resolved, resume, allow_changes, TRAINING, closing_table)
-
-
-def show(settings: Settings = None) -> None:
-    """Print every setting with its origin, as YAML that `fastgrpo train FILE` accepts; also of a recipe of `fastgrpo pretrain`."""
-    from fastgrpo.config import to_yaml
-    from fastgrpo.config_pretrain import PretrainConfig
-    from fastgrpo.settings_file import PRETRAINING
-
-    pretraining = bool(settings) and settings[0] in PRETRAINING.names()
-    print(to_yaml(resolve(settings, PretrainConfig if pretraining else None)), end="")

@@ -1,7 +1,8 @@
-"""What the names of the toy world stand for in settings: `toy:CORPUS` is a base model, `toy:SET@SPLIT` a file of questions."""
+"""What the names of the toy world stand for in settings: `toy:BASE` and `toy:BASE/SEED` are base models, `toy:SET@SPLIT` a file."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from fastgrpo.experiments.bases import base_directory
 from fastgrpo.experiments.definition import Settings
 from fastgrpo.experiments.world import QUESTIONS
 
-NAME = re.compile(r"toy:(?P<name>[\w-]+)(@(?P<split>train|heldout))?")
+NAME = re.compile(r"toy:(?P<name>[\w-]+)(@(?P<split>train|heldout)|/(?P<seed>\d+))?")
 SIZES = {"train": 4096, "heldout": 512}
 
 
@@ -24,7 +25,7 @@ def placed(text: str, texts: int, cache: Path, say: Callable[[str], None]) -> st
     def place(found: re.Match) -> str:
         if found["split"]:
             return str(question_file(found["name"], found["split"], cache))
-        return str(base_directory(found["name"], texts, cache, say))
+        return str(base_directory(found["name"], texts, cache, say, int(found["seed"] or 0)))
 
     return NAME.sub(place, text)
 
@@ -35,8 +36,7 @@ def placed_settings(settings: Settings, texts: int, cache: Path, say: Callable[[
 
 def question_file(name: str, split: str, cache: Path) -> Path:
     """Its name holds a hash of its content, which is always the same for one version of the toy world."""
-    drawn = islice(QUESTIONS[name](split), SIZES[split])
-    text = "".join(json.dumps({"problem": question, "answer": answer}) + "\n" for question, answer in drawn)
+    text = rows_of(name, split)
     path = cache / f"toy-{name}-{split}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -44,3 +44,10 @@ def question_file(name: str, split: str, cache: Path) -> Path:
         unfinished.write_text(text)
         unfinished.replace(path)
     return path
+
+
+@functools.cache
+def rows_of(name: str, split: str) -> str:
+    """Kept, because every run of an experiment asks for them and they take seconds."""
+    drawn = islice(QUESTIONS[name](split), SIZES[split])
+    return "".join(json.dumps({"problem": question, "answer": answer}) + "\n" for question, answer in drawn)

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fastgrpo.benchmark import open_directory
-from fastgrpo.experiments.collect import curve, read_metrics, value
+from fastgrpo.benchmark import open_directory, set_name
 from fastgrpo.experiments.definition import Experiment, Settings
-from fastgrpo.experiments.places import placed, placed_settings
-from fastgrpo.experiments.runs import command
-from fastgrpo.experiments.statistics import spread
-from fastgrpo.experiments.verdict import judge
+from fastgrpo.experiments.kinds import finished
+from fastgrpo.experiments.places import placed_settings
+from fastgrpo.experiments.planning import PlannedRun, planned, with_seed
+from fastgrpo.experiments.results import summarise
+from fastgrpo.experiments.runs import carry_out, command
 
-QUICK_TEXTS = 2000
+QUICK_TEXTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What fixes the outcome of an experiment but for the number of seeds, which may grow."""
+    """What fixes the outcome of an experiment but for the number of seeds, which may grow: the settings of each arm, those of seed 0."""
 
     experiment: str
     quick: bool
@@ -31,74 +31,34 @@ class Asked:
 
 def run_toy(name: str, experiment: Experiment, out: Path, quick: bool, seeds: int | None, jobs: int, cache: Path, say: Callable) -> dict:
     """Makes what is missing of the runs, and everything that follows from them anew; returns the content of results.json."""
-    texts = QUICK_TEXTS if quick else experiment.texts
-    settings = {arm: placed_settings(toy_settings(experiment, arm, quick), texts, cache, say) for arm in experiment.arms}
-    open_directory(out, Asked(name, quick, settings))
-    runs = planned(experiment, quick, seeds)
+    experiment, texts = experiment.at("toy"), QUICK_TEXTS if quick else experiment.texts
+
+    def place(settings: Settings) -> Settings:
+        return placed_settings(with_seed(settings, 0), texts, cache, say)
+
+    open_directory(out, Asked(name, quick, {arm: place(experiment.settings_of("toy", arm, quick)) for arm in experiment.arms}))
+    runs = [replace(run, settings=place(run.settings)) for run in planned(experiment, "toy", out, quick, seeds)]
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ThreadPoolExecutor(jobs) as pool:
-        waiting = []
-        for arm, seed in runs:
-            given = {**settings[arm], "seed": seed}
-            waiting.append(pool.submit(run_once, experiment.toy.recipe, given, out / "runs" / f"{arm}-{seed}", threads, say))
-        try:
-            for run in waiting:
-                run.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    sets = {measure.set: placed(measure.set, texts, cache, say) for measure in experiment.measures.values()}
-    measures = {key: measure.model_copy(update={"set": sets[measure.set]}) for key, measure in experiment.measures.items()}
-    results = summarise(name, experiment.model_copy(update={"measures": measures}), runs, out, quick)
+    carry_out(runs, jobs, lambda run: run_once(run, out / "logs" / f"{run.name}.log", threads, say))
+    measures = {
+        key: measure.model_copy(update={"where": _named_sets(place(measure.where))}) for key, measure in experiment.measures.items()
+    }
+    results = summarise(name, experiment.model_copy(update={"measures": measures}), runs, quick)
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     return results
 
 
-def toy_settings(experiment: Experiment, arm: str, quick: bool) -> Settings:
-    of_arm = experiment.arms[arm]
-    return {**experiment.toy.settings, **of_arm.settings, **of_arm.toy, **(experiment.quick if quick else {})}
-
-
-def planned(experiment: Experiment, quick: bool, seeds: int | None) -> list[tuple[str, int]]:
-    """Arm and seed of each run, seed by seed, so that what is compared is there early."""
-    counts = {arm: 1 if quick and seeds is None else seeds or of_arm.seeds for arm, of_arm in experiment.arms.items()}
-    return [(arm, seed) for seed in range(max(counts.values())) for arm, count in counts.items() if seed < count]
-
-
-def run_once(recipe: str, settings: Settings, directory: Path, threads: int, say: Callable) -> None:
-    """One training run, unless its summary is there."""
-    if (directory / "summary.json").exists():
-        say(f"{directory.name}: there already")
+def run_once(run: PlannedRun, log: Path, threads: int, say: Callable) -> None:
+    """One run, unless everything of it is there."""
+    if finished(run.kind, run.settings, run.directory):
+        say(f"{run.name}: there already")
         return
-    say(f"{directory.name}: started")
-    log = directory.parent.parent / "logs" / f"{directory.name}.log"
-    command("train", recipe, {**settings, "run_dir": directory}, log, threads, ("--resume", "auto"))
-    say(f"{directory.name}: {json.loads((directory / 'summary.json').read_text())['seconds']:.0f} s")
+    say(f"{run.name}: started")
+    start = time.monotonic()
+    command(run.kind, run.settings, run.directory, log, threads)
+    say(f"{run.name}: {time.monotonic() - start:.0f} s")
 
 
-def summarise(name: str, experiment: Experiment, runs: list[tuple[str, int]], out: Path, quick: bool) -> dict:
-    """All numbers of the runs, what they add up to and what they say."""
-    rows = {(arm, seed): read_metrics(out / "runs" / f"{arm}-{seed}") for arm, seed in runs}
-    values: dict = {}
-    for key, measure in experiment.measures.items():
-        values[key] = {arm: {} for arm in experiment.arms}
-        for (arm, seed), of_run in rows.items():
-            found = value(measure, of_run)
-            if found is not None:
-                values[key][arm][seed] = found
-    labels = {arm: of_arm.label for arm, of_arm in experiment.arms.items()}
-    return {
-        "experiment": name,
-        "title": experiment.title,
-        "source": experiment.source,
-        "quick": quick,
-        "arms": labels,
-        "measures": {key: measure.label for key, measure in experiment.measures.items()},
-        "values": values,
-        "means": {key: {arm: asdict(spread(list(of.values()))) for arm, of in arms.items() if of} for key, arms in values.items()},
-        "curves": {
-            key: {f"{arm}-{seed}": curve(experiment.measures[key], of_run) for (arm, seed), of_run in rows.items()}
-            for key in experiment.curves
-        },
-        "verdicts": [asdict(judge(claim, values, labels)) for claim in experiment.claims],
-    }
+def _named_sets(where: Settings) -> Settings:
+    """A problem set by the name that results give it."""
+    return {key: set_name(found) if key == "set" else found for key, found in where.items()}

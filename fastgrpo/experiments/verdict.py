@@ -22,9 +22,11 @@ class Verdict:
 
 def judge(claim: Claim, values: Values, labels: Mapping[str, str]) -> Verdict:
     """Supported where the whole interval of the difference lies above the margin, contradicted where it lies below, else not shown."""
-    of_arm = values[claim.measure]
-    found = difference(of_arm.get(claim.more, {}), of_arm.get(claim.than, {}))
-    pair = f"{claim.measure}, {labels[claim.more]} minus {labels[claim.than]}"
+    measure, against = claim.measures
+    found = difference(values[measure].get(claim.more, {}), values[against].get(claim.than, {}))
+    pair = f"{measure}, {labels[claim.more]} minus {labels[claim.than]}"
+    if measure != against:
+        pair = f"{measure} of {labels[claim.more]} minus {against} of {labels[claim.than]}"
     if found is None:
         return Verdict(claim.text, "not shown", None, f"not shown: {claim.text} ({pair}: no seed has both)")
     if found.low is None:

@@ -63,6 +63,7 @@ KNOWN = {  # from each model's config.json on the Hub; builtin:base is made by f
     "Qwen2.5-1.5B": Shape(1536, 8960, 28, 12, 2, 128, 151_936, 1, 1),
     "Qwen2.5-7B": Shape(3584, 18_944, 28, 28, 4, 128, 152_064, 0, 1),
     "Llama-3.2-3B": Shape(3072, 8192, 28, 24, 8, 128, 128_256, 1, 0),
+    "FineMath-Llama-3B": Shape(3072, 8192, 28, 24, 8, 128, 128_256, 1, 0),  # Llama-3.2-3B, pretrained further
     "Llama-3.1-8B": Shape(4096, 14_336, 32, 32, 8, 128, 128_256, 0, 0),
     "builtin:base": Shape(96, 288, 4, 3, 3, 32, 512, 1, 1),
 }

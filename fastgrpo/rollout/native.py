@@ -6,7 +6,7 @@ A decode loop of our own over the transformers model and cache, because three th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,9 +47,18 @@ class NativeEngine:
         self.eos_ids = end_of_sequence_ids(model, tokenizer)
 
     def generate(
-        self, prompts: Sequence[Prompt], n: int, sampling: Sampling, seeds: Sequence[Sequence[int]], on_finished: OnFinished | None = None
+        self,
+        prompts: Sequence[Prompt],
+        n: int,
+        sampling: Sampling,
+        seeds: Sequence[Sequence[int]],
+        on_finished: OnFinished | None = None,
+        on_token: Callable[[int, int, int], None] | None = None,
     ) -> list[tuple[Rollout, ...]]:
-        """See RolloutEngine. Log-probs are float32, of the full softmax at the sampling temperature (greedy: at 1)."""
+        """See RolloutEngine. Log-probs are float32, of the full softmax at the sampling temperature (greedy: at 1).
+
+        `on_token` is told each token as it is drawn: prompt index, sample index, token id.
+        """
         found: dict[tuple[int, int], Rollout] = {}
         for chunk in _chunks([len(prompt.token_ids) for prompt in prompts], n):
             keys = [(i, j) for i in chunk for j in range(n)]
@@ -59,7 +68,11 @@ class NativeEngine:
                 if on_finished is not None:
                     on_finished(*keys[row], rollout)
 
-            self._generate_chunk([prompts[i] for i in chunk], n, sampling, [seeds[i][j] for i, j in keys], finish)
+            def hear(row: int, token: int, keys=keys) -> None:
+                on_token(*keys[row], token)
+
+            heard = None if on_token is None else hear
+            self._generate_chunk([prompts[i] for i in chunk], n, sampling, [seeds[i][j] for i, j in keys], finish, heard)
         return [tuple(found[i, j] for j in range(n)) for i in range(len(prompts))]
 
     @torch.no_grad()
@@ -82,7 +95,7 @@ class NativeEngine:
         """Nothing to end."""
 
     @torch.inference_mode()
-    def _generate_chunk(self, prompts: Sequence[Prompt], n: int, sampling: Sampling, seeds: Sequence[int], finish) -> None:
+    def _generate_chunk(self, prompts: Sequence[Prompt], n: int, sampling: Sampling, seeds: Sequence[int], finish, hear) -> None:
         steps, device = sampling.max_new_tokens, self.model.device
         uniforms = torch.stack([uniform_numbers(seed, steps) for seed in seeds]).to(device)
         weight = head_weight(self.model).T
@@ -95,6 +108,9 @@ class NativeEngine:
             logits = hidden.to(weight.dtype) @ weight
             chosen, logprob = choose_tokens(logits, sampling.temperature, uniforms[rows.ids, step], len(self.tokenizer))
             tokens[rows.ids, step], logprobs[rows.ids, step] = chosen, logprob.double()
+            if hear is not None:
+                for row, token in zip(rows.ids[rows.alive].tolist(), chosen[rows.alive].tolist(), strict=True):
+                    hear(row, token)
             ended = self._ended(chosen, tokens[rows.ids, : step + 1], sampling.stop)
             done = rows.alive & (ended if step + 1 < steps else torch.ones_like(ended))
             for row, stopped in zip(rows.ids[done].tolist(), ended[done].tolist(), strict=True):

@@ -2,6 +2,7 @@
 
 from fastgrpo.accuracy import Prediction
 from fastgrpo.analyze.answering import ANSWERING, answering_row, choose_template
+from fastgrpo.analyze.excerpts import AROUND, passage
 from fastgrpo.analyze.exploration import exploration_row
 from fastgrpo.analyze.judge import RuleJudge, Verdict
 from fastgrpo.analyze.lengths import length_rows
@@ -68,16 +69,35 @@ def test_lengths_by_level_and_by_category():
     levels = length_rows(RESPONSES.predictions, [LEVELS[p.id] for p in RESPONSES.predictions])
     assert list(levels) == ["1", "2", "all"]
     assert levels["1"] == {
-        "unformatted": {"responses": 0, "length": None},
-        "right": {"responses": 2, "length": 20},
-        "wrong": {"responses": 1, "length": 20},
-        "truncated": {"responses": 0, "length": None},
+        "unformatted": {"responses": 0, "length": None, "characters": None},
+        "right": {"responses": 2, "length": 20, "characters": (len("x = 1. LET ME RECHECK: wait, no.") + len("x = 1")) / 2},
+        "wrong": {"responses": 1, "length": 20, "characters": len("x = 1, after a reassessment")},
+        "truncated": {"responses": 0, "length": None, "characters": None},
     }
     assert {name: cell["length"] for name, cell in levels["2"].items()} == {"unformatted": 40, "right": 7, "wrong": 5, "truncated": 50}
     row = reflection_row(RESPONSES, VERDICTS, reflection_columns(RESPONSES, VERDICTS)[0])
     assert list(row["lengths_by_category"]) == ["no reflection", "off-topic", "only code", "reflection", "unparsed", "all"]
-    assert row["lengths_by_category"]["reflection"]["truncated"] == {"responses": 1, "length": 50}
+    assert row["lengths_by_category"]["reflection"]["truncated"] == {"responses": 1, "length": 50, "characters": 39}
     assert row["lengths_by_level"] == levels
+
+
+def test_excerpts_are_of_different_questions_and_first_those_that_both_call_reflection():
+    keywords, _ = reflection_columns(RESPONSES, VERDICTS)
+    found = reflection_row(RESPONSES, VERDICTS, keywords)["excerpts"]
+    assert [(each["question"], each["keywords"], each["judged"]) for each in found] == [
+        ("problem a", ["recheck"], True),
+        ("problem b", ["double-check", "rethink"], True),
+        ("problem c", ["recheck", "think again"], False),
+    ]
+    assert found[0]["right"] and found[1]["passage"] == "x = 2. Wait, I rethink and double-check"
+    assert reflection_row(draw(prediction("a", 0, "x = 1")), [Verdict(1)], [[]])["excerpts"] == []
+
+
+def test_a_passage_stands_around_what_tells():
+    text = f"{'a' * 500} Let me check my work. {'b' * 500}"
+    assert "Let me check" in passage(text, []) and len(passage(text, [])) < 2 * AROUND + 10
+    assert passage(text + " I recheck it.", ["recheck"]).endswith("I recheck it.")
+    assert passage("short and plain", []) == "short and plain"
 
 
 def test_the_answering_share_is_of_what_was_judged_and_the_largest_over_all_temperatures_is_chosen():

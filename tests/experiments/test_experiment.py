@@ -7,23 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from fastgrpo.cli import app
 from fastgrpo.config import load_config
+from fastgrpo.config_pretrain import PretrainConfig
 from fastgrpo.errors import FastgrpoError, InputError
-from fastgrpo.experiments.collect import curve, value
-from fastgrpo.experiments.definition import Experiment, Measure, load_experiment, names
-from fastgrpo.experiments.figure import mean_curves
+from fastgrpo.experiments.definition import Experiment, load_experiment, names
+from fastgrpo.experiments.kinds import arguments
+from fastgrpo.experiments.planning import planned
 from fastgrpo.experiments.runs import command
 from fastgrpo.experiments.scale_paper import write_paper
-from fastgrpo.experiments.scale_toy import planned, toy_settings
-
-ROWS = [
-    {"step": 0, "evaluation": {"greedy": {"set": {"accuracy": 0.1}}}},
-    {"step": 1, "length_wrong": 10.0},
-    {"step": 2, "length_wrong": None},
-    {"step": 3, "length_wrong": 30.0},
-    {"step": 3, "evaluation": {"greedy": {"set": {"accuracy": 0.7}}, "sampled": {"set": {"accuracy": 0.6}}}},
-]
 
 
 def experiment(*arguments: object) -> subprocess.CompletedProcess:
@@ -31,29 +25,29 @@ def experiment(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(given, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def test_a_measure_is_a_mean_over_the_last_steps_or_the_last_evaluation():
-    assert value(Measure(label="", column="length_wrong", last=2), ROWS) == 30.0  # a step without wrong answers has no length of them
-    assert value(Measure(label="", column="length_wrong", last=3), ROWS) == 20.0
-    assert value(Measure(label="", column="accuracy", set="set"), ROWS) == 0.7
-    assert curve(Measure(label="", column="accuracy", set="set"), ROWS) == [(0, 0.1), (3, 0.7)]
-    assert value(Measure(label="", column="accuracy", set="other"), ROWS) is None
-
-
-def test_a_mean_curve_is_over_the_seeds_that_have_the_step():
-    curves = {"an-arm-0": [(1, 1.0), (2, None)], "an-arm-1": [(1, 3.0), (2, 5.0)], "other-0": [(1, 7.0)]}
-    assert mean_curves(curves) == {"an-arm": [(1, 2.0), (2, 5.0)], "other": [(1, 7.0)]}
+@pytest.mark.parametrize("scale, quick", [("toy", False), ("toy", True), ("paper", False)])
+@pytest.mark.parametrize("name", names())
+def test_every_arm_is_a_command_that_is_understood(name, scale, quick, tmp_path):
+    runs = planned(load_experiment(name).at(scale), scale, tmp_path, quick)
+    assert runs
+    for run in {run.arm: run for run in runs}.values():
+        recipe, *given = arguments(run.kind, run.settings)
+        if run.kind in ("train", "pretrain"):
+            load_config(recipe, given, *([PretrainConfig] if run.kind == "pretrain" else []))
+        else:  # a typer command that knows all of its options ends with its help
+            said = CliRunner().invoke(app, [run.kind, recipe, *given, "--help"])
+            assert said.exit_code == 0, (run.name, said.output)
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_arm_is_a_valid_run_at_both_scales(name, tmp_path):
-    found = load_experiment(name)
-    for arm in found.arms:
-        for quick in (False, True):
-            load_config(found.toy.recipe, [f"{key}={value}" for key, value in toy_settings(found, arm, quick).items()])
-    runs = write_paper(found, tmp_path, None)
-    assert len(runs.commands) == sum(arm.seeds for arm in found.arms.values()) and runs.hours > 0
-    for path in tmp_path.glob("*.yaml"):
-        load_config(str(path), [])
+def test_every_run_of_the_paper_is_written_as_a_command(name, tmp_path):
+    runs = write_paper(load_experiment(name), tmp_path, None)
+    arms = load_experiment(name).at("paper").arms.values()
+    assert len(runs.commands) == sum(arm.seeds["paper"] for arm in arms)
+    assert (runs.hours > 0) == any(arm.kind == "train" for arm in arms)
+    for run in runs.runs:
+        if run.kind in ("train", "pretrain"):
+            load_config(str(tmp_path / f"{run.name}.yaml"), [], *([PretrainConfig] if run.kind == "pretrain" else []))
 
 
 def test_the_paper_s_runs_differ_in_arm_seed_and_place_alone(tmp_path):
@@ -63,14 +57,6 @@ def test_the_paper_s_runs_differ_in_arm_seed_and_place_alone(tmp_path):
     assert second == first.model_copy(update={"seed": 1, "run_dir": second.run_dir})
     assert other == first.model_copy(update={"loss": first.loss.model_copy(update={"type": "grpo"}), "run_dir": other.run_dir})
     assert len({first.run_dir, second.run_dir, other.run_dir}) == 3
-
-
-def test_runs_are_planned_seed_by_seed():
-    found = load_experiment("bias")
-    runs = planned(found, False, None)
-    assert runs[:4] == [(arm, 0) for arm in found.arms] and len(runs) == sum(arm.seeds for arm in found.arms.values())
-    assert planned(found, True, None) == [(arm, 0) for arm in found.arms]
-    assert len(planned(found, False, 3)) == 3 * len(found.arms)
 
 
 def test_names_that_do_not_exist_are_refused():
@@ -83,7 +69,7 @@ def test_names_that_do_not_exist_are_refused():
 
 def test_a_command_that_fails_says_why_and_where(tmp_path):
     with pytest.raises(FastgrpoError, match=r"ended with 2(.|\n)*run\.log(.|\n)*steps"):
-        command("train", "tiny", {"steps": 0}, tmp_path / "run.log", 1)
+        command("train", {"recipe": "tiny", "steps": 0}, tmp_path / "run", tmp_path / "run.log", 1)
 
 
 # 70 s of one core

@@ -63,3 +63,9 @@ def test_one_seed_or_none_shows_nothing_however_large_the_difference():
 def test_the_sentence_has_the_numbers():
     sentence = verdict([5, 6, 7], [1, 2, 3.1]).sentence
     assert sentence.startswith("supported: A is longer") and "A minus B" in sentence and "over 3 seeds" in sentence
+
+
+def test_two_measures_of_one_arm_can_be_compared():
+    claim = Claim(text="more", measure="length", more="a", than="a", against="other")
+    found = judge(claim, {"length": {"a": {0: 5.0, 1: 6.0}}, "other": {"a": {0: 1.0, 1: 2.0}}}, LABELS)
+    assert found.word == "supported" and "length of A minus other of A" in found.sentence

@@ -1,4 +1,4 @@
-"""The toy world: questions that are easier to check than to answer, and the imperfect text about them that toy base models read.
+"""Riddles: questions that are easier to check than to answer, and the imperfect text about them that a toy base model reads.
 
 What surprises: its writers guess, check, and see that the guess is wrong, but then only check it again and again. A wrong answer is
 known to be wrong long before its end, its length is free, and practice helps slowly: the room in which a biased loss can show itself.
@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-Text = tuple[str, str]
-"""A question and what is written under it."""
+from fastgrpo.texts import Text
 
 LARGEST = 19
 DOUBTS = ("Wait, let me check again.", "Hmm, I am not sure.", "Let me look at it once more.")
@@ -65,11 +64,5 @@ def guessing_texts(count: int) -> list[Text]:
     return [(drawn.question, guess_and_check(drawn, rng)) for drawn in islice(riddles("train"), count)]
 
 
-CORPORA: dict[str, Callable[[int], list[Text]]] = {"guessing": guessing_texts}
-
-
-def riddle_questions(split: str) -> Iterator[Text]:
+def riddle_questions(split: str) -> Iterator[tuple[str, str]]:
     return ((drawn.question, str(drawn.answer)) for drawn in riddles(split))
-
-
-QUESTIONS: dict[str, Callable[[str], Iterator[Text]]] = {"riddles": riddle_questions}
