@@ -59,10 +59,11 @@ def require_figures() -> None:
 def show(results: dict, out: Path) -> None:
     """Draws figure and page, and prints the table and the verdicts."""
     from fastgrpo.experiments.figure import draw
-    from fastgrpo.experiments.page import table, write_page
+    from fastgrpo.experiments.table import table
+    from fastgrpo.report.page import write_experiment
 
     draw(results, out / "figure.png")
-    write_page(results, out / "index.html")
+    write_experiment(results, out / "index.html")
     for row in table(results):
         print("  ".join(row))
     print("\n".join(verdict["sentence"] for verdict in results["verdicts"]))

@@ -45,7 +45,10 @@ class RunRecord:
 
 
 def find_runs(given: Sequence[str]) -> list[Path]:
-    """The run directories that are meant, each once: an experiment stands for its runs. Raises InputError for anything else."""
+    """The run directories that are meant, each once: an experiment stands for its runs, which may be evaluations and thus none.
+
+    Raises InputError for anything else.
+    """
     found: dict[Path, Path] = {}
     for name in given:
         path = Path(name)
@@ -87,8 +90,9 @@ def is_experiment(path: Path) -> bool:
 
 
 def experiment_runs(path: Path) -> list[Path]:
+    """Its training and pretraining runs. Raises InputError where there are neither runs nor results yet."""
     runs = sorted(child for child in (path / "runs").glob("*") if is_run(child))
-    if not runs:
+    if not runs and not (path / "results.json").is_file():
         raise InputError(f"{path} is an experiment without runs yet: wait, or start it with fastgrpo experiment")
     return runs
 

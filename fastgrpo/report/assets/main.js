@@ -79,6 +79,7 @@ async function follow(data) {
 }
 
 function update(data) {
+  if (!data.runs.length) return; // an experiment alone does not change
   const names = data.runs.map((run) => run.name);
   const open = [...document.querySelectorAll("#overview details")].map((each) => each.open);
   fill(document.getElementById("overview-part"), ...overview(data));

@@ -67,5 +67,5 @@ function experimentPart(experiment) {
     el("div", { class: "legend" }, arms.map((name, arm) => el("span", { class: "badge" }, stroke({ colour: COLOURS[arm % COLOURS.length], dash: "solid" }), " ", ...shown(name)))),
     el("div", { class: "grid charts" }, experiment.charts.map((chart) => chartCard(chart, arms))),
     experiment.excerpts.map(({ arm, passages }) => el("details", {}, el("summary", {}, ...shown(`Passages that reflect: ${arm}`)),
-      passages.map(({ question, passage }) => el("pre", {}, ...shown(`${question}\n\n${passage}`))))));
+      passages.map(({ question, passage, said }) => el("pre", {}, ...shown(`${question}\n\n${passage}\n\n(${said})`))))));
 }
