@@ -82,11 +82,8 @@ def is_run(path: Path) -> bool:
 
 
 def is_experiment(path: Path) -> bool:
-    """A directory of `fastgrpo experiment`, finished or not."""
-    try:
-        return "experiment" in json.loads((path / "protocol.json").read_text())
-    except (OSError, ValueError):
-        return False
+    """A directory of `fastgrpo experiment`: protocol.json says so from the beginning at toy scale, results.json at the end of both."""
+    return any("experiment" in read_json(path / name, []) for name in ("protocol.json", "results.json"))
 
 
 def experiment_runs(path: Path) -> list[Path]:

@@ -53,7 +53,6 @@ def test_results_of_another_version_are_refused_and_unfinished_ones_left_out(tmp
 
 
 def test_an_experiment_of_evaluations_alone_has_no_runs_and_still_a_report(tmp_path):
-    (tmp_path / "protocol.json").write_text(json.dumps({"experiment": "bias"}))
     (tmp_path / "results.json").write_text(json.dumps(RESULTS))
     path, held = write_report([str(tmp_path)], None)
     assert held.startswith("0 runs") and data_of(path.read_text())["experiments"]
