@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastgrpo.errors import InputError
+from fastgrpo.errors import InputError, SetupError
 from fastgrpo.report.settings import Setting, read_settings
 
 LOG_LINES = 40  # of the first rank's log that a page shows
@@ -50,10 +50,12 @@ def find_runs(given: Sequence[str]) -> list[Path]:
     Raises InputError for anything else.
     """
     found: dict[Path, Path] = {}
-    for name in given:
-        path = Path(name)
-        for run in experiment_runs(path) if is_experiment(path) else [require_run(path)]:
-            found.setdefault(run.resolve(), run)
+    for path in map(Path, given):
+        try:
+            for run in experiment_runs(path) if is_experiment(path) else [require_run(path)]:
+                found.setdefault(run.resolve(), run)
+        except PermissionError as error:
+            raise SetupError(f"{path} cannot be read: {error.strerror}") from error
     return list(found.values())
 
 

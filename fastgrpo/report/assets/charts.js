@@ -42,7 +42,7 @@ function traces(chart, runs) {
     };
     if (chart.stacked) Object.assign(trace, { stackgroup: "all", mode: "lines", line: { color: colour, width: 0.5 }, fillcolor: colour });
     if (chart.bars) Object.assign(trace, { type: "bar", mode: undefined, marker: { color: colour }, offsetgroup: String(line.run) });
-    if (line.low) {
+    if (line.low?.some((low, i) => low !== line.high[i])) {
       trace.error_y = {
         type: "data", symmetric: false, color: colour, thickness: 1, width: 3,
         array: line.y.map((y, i) => line.high[i] - y), arrayminus: line.y.map((y, i) => y - line.low[i]),

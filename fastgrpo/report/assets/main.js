@@ -96,6 +96,10 @@ async function start() {
   build(data);
   document.documentElement.dataset.viewed = String(Math.round(performance.now())); // ms until the first view, for whoever measures
   await painted();
+  if (!window.DecompressionStream) {
+    document.getElementById("main").prepend(el("p", { class: "note" }, "This browser cannot unpack charts and rollouts: any of 2023 or newer can."));
+    return;
+  }
   await loadLibrary();
   if (data.runs.length) await refresh();
   document.documentElement.dataset.ready = "yes";
