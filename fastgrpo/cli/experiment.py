@@ -70,10 +70,11 @@ def require_figures() -> None:
 def show(results: dict, out: Path, say: Callable[[str], None]) -> None:
     """Draws figure and page, and says the table and the verdicts."""
     from fastgrpo.experiments.figure import draw
-    from fastgrpo.experiments.page import table, write_page
+    from fastgrpo.experiments.table import table
+    from fastgrpo.report.page import write_experiment
 
     draw(results, out / "figure.png")
-    write_page(results, out / "index.html")
+    write_experiment(results, out / "index.html")
     for row in table(results):
         say("  ".join(row))
     say("\n".join(verdict["sentence"] for verdict in results["verdicts"]))

@@ -10,10 +10,10 @@ import pytest
 from completion_server import completion_server, reply
 
 from fastgrpo.experiments.definition import Experiment, load_experiment
-from fastgrpo.experiments.page import table
 from fastgrpo.experiments.results import published_values
 from fastgrpo.experiments.scale_paper import collect_paper, write_paper
 from fastgrpo.experiments.scale_toy import run_toy
+from fastgrpo.experiments.table import table
 from fastgrpo.published import ROWS
 
 SERVED = {
