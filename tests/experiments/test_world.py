@@ -61,18 +61,30 @@ def test_a_third_of_the_guesses_is_right_and_wrong_ones_are_checked_more_often()
     assert fmean(lines[False]) > 2 * fmean(lines[True])
 
 
-def shares_right(texts):
-    """Of the texts in each template, and without one, that are right."""
-    answers = {drawn.problem: str(drawn.answer) for drawn in islice(exercises("train", 0), 2000)}
-    right = {name: [] for name in ("no", "qwen_math", "r1")}
-    for prompt, response in texts:
+def shares_right(texts, seed):
+    """Of the texts in each template, and without one, that are right: all questions are of one stream."""
+    answers = {drawn.problem: str(drawn.answer) for drawn in islice(exercises("train", seed), 2000)}
+    right = {}
+    for prompt, response in (text for text in texts if len(text) == 2):
         name = next((name for name in ("r1", "qwen_math") if prompt.startswith(TEMPLATES[name].text[:20])), "no")
         before, after = TEMPLATES[name].text.split("{question}")
         found, _ = extractor(TEMPLATES[name].answer_form)(response)
-        right[name].append(found is not None and decide_without_symbols(found, answers[prompt[len(before) : len(prompt) - len(after)]]))
+        question = prompt[len(before) : len(prompt) - len(after)]
+        right.setdefault(name, []).append(found is not None and bool(decide_without_symbols(found, answers[question])))
     return {name: fmean(found) for name, found in right.items()}
 
 
 def test_templates_suit_the_base_that_read_answers_unequally():
-    shares = shares_right(CORPORA["answers"](2000))
+    shares = shares_right(CORPORA["answers"](1500), 0)
     assert shares["no"] > shares["qwen_math"] + 0.1 > shares["r1"] + 0.1 > 0.1
+
+
+def test_the_forum_is_whole_more_often_in_tags():
+    assert 0.3 < shares_right(CORPORA["forum"](800), 4)["r1"] < 0.45
+
+
+@pytest.mark.parametrize("corpus, seed", [("web", 2), ("sums", 3), ("worked", 1)])
+def test_of_what_is_read_in_stages_only_the_last_answers_a_question_and_none_in_tags(corpus, seed):
+    shares = shares_right(CORPORA[corpus](500), seed)
+    assert shares.pop("r1") < 0.25  # by chance
+    assert shares == ({"no": 1.0} if corpus == "worked" else {})
