@@ -35,11 +35,8 @@ def experiment(
         from fastgrpo.experiments.scale_paper import collect_paper, write_paper
 
         written = write_paper(found, out, seeds)
-        say(
-            "\n".join(
-                [*written.needs, f"{len(written.commands)} runs, {written.hours:.0f} hours of training as `fastgrpo plan` predicts", ""]
-            )
-        )
+        hours = f", {written.hours:.0f} hours of training as `fastgrpo plan` predicts" if written.hours else ""
+        say("\n".join([*written.needs, f"{len(written.commands)} runs{hours}", ""]))
         say(f"run them with: sh {out / 'commands.sh'}; then this command again shows their results")
         results = collect_paper(name, found, written.runs, out)
         if results:
@@ -70,10 +67,11 @@ def require_figures() -> None:
 def show(results: dict, out: Path, say: Callable[[str], None]) -> None:
     """Draws figure and page, and says the table and the verdicts."""
     from fastgrpo.experiments.figure import draw
-    from fastgrpo.experiments.page import table, write_page
+    from fastgrpo.experiments.table import table
+    from fastgrpo.report.page import write_experiment
 
     draw(results, out / "figure.png")
-    write_page(results, out / "index.html")
+    write_experiment(results, out / "index.html")
     for row in table(results):
         say("  ".join(row))
     say("\n".join(verdict["sentence"] for verdict in results["verdicts"]))

@@ -6,9 +6,12 @@ A stand-in package in the place of trackio misbehaves in ways that no real one c
 import json
 import os
 import socketserver
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import pytest
 from outcomes import differences, outcome
@@ -210,3 +213,29 @@ def test_no_process_is_left_behind(tmp_path, stand_in):
     mirrors.close(False, lambda text: None)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "trackio.pid").read_text()), 0)
+
+
+def test_the_tracker_of_a_killed_run_finishes_what_it_was_given_and_ends(tmp_path, stand_in):
+    stand_in(
+        first="import os; place = os.environ['TRACKIO_DIR']",
+        log="open(place + '.begun', 'w'); time.sleep(0.3); open(place + '.rows', 'a').write(f'{step}|')",
+        finish="open(os.environ['TRACKIO_DIR'] + '.end', 'w').write(str(os.getpid()))",
+    )
+    code = (
+        f"import sys, os, time; sys.path[:] = {sys.path!r}\n"
+        "from pathlib import Path\n"
+        "from fastgrpo.trackers.mirror import Mirrors\n"
+        f"mirrors = Mirrors(['trackio'], Path({str(tmp_path)!r}))\n"
+        "mirrors.require_usable(); mirrors.start('run', {}, 0); mirrors.row({'step': 7, 'reward': 1.0}, print)\n"
+        f"while not os.path.exists({str(tmp_path / 'trackio.begun')!r}): time.sleep(0.02)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -9
+    until = time.monotonic() + 20
+    while not ((tmp_path / "trackio.end").exists() and (tmp_path / "trackio.end").read_text()) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert (tmp_path / "trackio.rows").read_text() == "7|"
+    pid = int((tmp_path / "trackio.end").read_text())
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{pid}").exists()
