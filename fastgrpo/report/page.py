@@ -41,10 +41,9 @@ def write_report(given: Sequence[str], out: Path | None) -> tuple[Path, str]:
     out = out or Path(given[0]) / "report.html"
     share = max(1, len(runs))
     samples = [sample_run(run.path, model_of(run), RESPONSES // share, BYTES // share) for run in runs]
-    text = render(page_data(runs, experiments_of(given), samples), samples)
-    write(out, text)
+    write(out, render(page_data(runs, experiments_of(given), samples), samples))
     held = f"{sum(s.shown for s in samples):,} of {sum(s.total for s in samples):,} responses"
-    return out, f"{len(runs)} run{'s' if len(runs) != 1 else ''}, {held}, {len(text.encode()) / 1e6:.1f} MB"
+    return out, f"{len(runs)} run{'s' if len(runs) != 1 else ''}, {held}, {out.stat().st_size / 1e6:.1f} MB"
 
 
 def write_experiment(results: dict, out: Path) -> None:
@@ -170,7 +169,7 @@ def write(path: Path, text: str) -> None:
     unfinished = path.with_name(f"{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8", errors="replace")  # a directory's name may be no UTF-8
         os.replace(unfinished, path)
     except OSError as error:
         raise SetupError(f"{path} cannot be written: {error.strerror}; name another place with --out") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastgrpo.report.pieces import Pieces
+from fastgrpo.report.subject import finite
 
 if TYPE_CHECKING:
     import numpy
@@ -70,7 +71,7 @@ def read_step(step: int, path: Path) -> StepRollouts | None:
         return None
     chunk = table.column("logprobs").chunk(0)
     offsets, flat = chunk.offsets.to_numpy(), chunk.values.to_numpy(zero_copy_only=False)
-    sums = numpy.concatenate([[0.0], numpy.cumsum(flat)])
+    sums = numpy.concatenate([[0.0], numpy.cumsum(numpy.nan_to_num(flat, nan=SMALLEST, neginf=SMALLEST))])  # one NaN would reach all
     lengths = numpy.diff(offsets)
     return StepRollouts(step, table, lengths, numpy.diff(sums[offsets]) / numpy.maximum(lengths, 1))
 
@@ -96,7 +97,7 @@ def rows_of(rollouts: StepRollouts, indices: list[int], pieces: Pieces) -> list[
                 "formatted": row["formatted"],
                 "grading": row["grading"],
                 "reward": known(row["reward"]),
-                "parts": json.loads(row["rewards"] or "{}"),
+                "parts": finite(json.loads(row["rewards"] or "{}")),
                 "advantage": known(row["advantage"]),
                 "logprob": known(round(float(rollouts.logprobs[index]), 3)),
                 "lengths": cut,

@@ -115,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
         return "application/json", json.dumps(page(run, Pieces(run, model_of(read_run(run))), query), allow_nan=False)
 
     def answer(self, status: HTTPStatus, text: str, kind: str = "text/plain") -> None:
-        body = text.encode()
+        body = text.encode(errors="replace")
         self.send_response(status)
         for name, value in {**HEADERS, "Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(body))}.items():
             self.send_header(name, value)

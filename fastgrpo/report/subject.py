@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastgrpo.errors import InputError
+from fastgrpo.errors import InputError, SetupError
 from fastgrpo.report.settings import Setting, read_settings
 
 LOG_LINES = 40  # of the first rank's log that a page shows
@@ -45,12 +45,17 @@ class RunRecord:
 
 
 def find_runs(given: Sequence[str]) -> list[Path]:
-    """The run directories that are meant, each once: an experiment stands for its runs. Raises InputError for anything else."""
+    """The run directories that are meant, each once: an experiment stands for its runs, which may be evaluations and thus none.
+
+    Raises InputError for anything else.
+    """
     found: dict[Path, Path] = {}
-    for name in given:
-        path = Path(name)
-        for run in experiment_runs(path) if is_experiment(path) else [require_run(path)]:
-            found.setdefault(run.resolve(), run)
+    for path in map(Path, given):
+        try:
+            for run in experiment_runs(path) if is_experiment(path) else [require_run(path)]:
+                found.setdefault(run.resolve(), run)
+        except PermissionError as error:
+            raise SetupError(f"{path} cannot be read: {error.strerror}") from error
     return list(found.values())
 
 
@@ -79,16 +84,14 @@ def is_run(path: Path) -> bool:
 
 
 def is_experiment(path: Path) -> bool:
-    """A directory of `fastgrpo experiment`, finished or not."""
-    try:
-        return "experiment" in json.loads((path / "protocol.json").read_text())
-    except (OSError, ValueError):
-        return False
+    """A directory of `fastgrpo experiment`: protocol.json says so from the beginning at toy scale, results.json at the end of both."""
+    return any("experiment" in read_json(path / name, []) for name in ("protocol.json", "results.json"))
 
 
 def experiment_runs(path: Path) -> list[Path]:
+    """Its training and pretraining runs. Raises InputError where there are neither runs nor results yet."""
     runs = sorted(child for child in (path / "runs").glob("*") if is_run(child))
-    if not runs:
+    if not runs and not (path / "results.json").is_file():
         raise InputError(f"{path} is an experiment without runs yet: wait, or start it with fastgrpo experiment")
     return runs
 

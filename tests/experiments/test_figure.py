@@ -4,9 +4,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from fastgrpo.experiments.figure import arms_of, draw, draw_bars, mean_curves
-from fastgrpo.experiments.page import cell, table, write_page
+from fastgrpo.experiments.table import cell, table
+from fastgrpo.report.page import write_experiment
 
 RESULTS = {
+    "experiment": "e",
     "title": "t",
     "source": "s",
     "quick": False,
@@ -47,10 +49,13 @@ def test_bars_have_the_height_of_means_and_a_place_for_each_arm_that_has_any():
 def test_figure_and_page_are_written(tmp_path):
     draw(RESULTS, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
-    write_page(RESULTS, tmp_path / "index.html")
+    write_experiment(RESULTS, tmp_path / "index.html")
     page = (tmp_path / "index.html").read_text()
     assert (
-        "0.800 +- 0.100 (paper 0.700)" in page and "q &lt; 2" in page and "wrong; by recheck, the judge" in page and "not shown: x" in page
+        "0.800 +- 0.100 (paper 0.700)" in page
+        and "q \\u003c 2" in page
+        and "wrong; by recheck, the judge" in page
+        and "not shown: x" in page
     )
 
 

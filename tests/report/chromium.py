@@ -33,7 +33,7 @@ def find_chromium() -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def open_chromium(profile: Path, width: int = 1280, height: int = 900, dark: bool = False) -> Iterator:
+def open_chromium(profile: Path) -> Iterator:
     """A driver of a fresh browser, with its console and its network traffic recorded."""
     browser, driver = find_chromium()
     from selenium import webdriver
@@ -41,22 +41,26 @@ def open_chromium(profile: Path, width: int = 1280, height: int = 900, dark: boo
 
     options = webdriver.ChromeOptions()
     options.binary_location = browser
-    for flag in (*FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"):
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     chromium = webdriver.Chrome(options=options, service=Service(driver))
     try:
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
-        chromium.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        )
+        screen(chromium)
         chromium.set_script_timeout(30)
         chromium.get("about:blank")
         requests(chromium)  # of the browser's own first page
         yield chromium
     finally:
         chromium.quit()
+
+
+def screen(chromium, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+    """The size of the window, a phone's where it is narrow, and the colours that the system asks for."""
+    scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
 
 def wait_until(chromium, condition: str, seconds: float = 30) -> None:

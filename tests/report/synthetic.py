@@ -175,7 +175,7 @@ RESULTS = {
     "values": {},
     "axes": {"length_wrong": "temperature"},
     "bars": {"At the end": ["length_wrong"]},
-    "published": {"length_wrong": {}},
+    "published": {"length_wrong": {"grpo": 1.5}},
     "excerpts": {"grpo": [{"question": "How much?", "passage": "wait <b>no", "right": True, "keywords": ["wait"], "judged": False}]},
     "means": {"length_wrong": {"dr_grpo": {"mean": 1.0, "sd": 0.5, "seeds": 2}, "grpo": {"mean": 2.0, "sd": None, "seeds": 1}}},
     "curves": {"length_wrong": {"dr_grpo-0": [[1, 1.0], [2, None]], "dr_grpo-1": [[1, 3.0], [2, 5.0]], "grpo-0": [[1, 7.0], [2, 8.0]]}},

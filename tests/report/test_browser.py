@@ -12,7 +12,7 @@ import sys
 import threading
 
 import pytest
-from chromium import console, open_chromium, requests, wait_until
+from chromium import console, open_chromium, requests, screen, wait_until
 from synthetic import RESULTS, add_tokenizer, step_row, write_nasty_rollouts, write_run
 
 from fastgrpo.report.page import write_experiment, write_report
@@ -170,15 +170,27 @@ def test_keys_are_enough(chromium, run):
     assert legend.get_attribute("aria-pressed") == "false"
 
 
-@pytest.mark.parametrize("dark", [False, True])
-def test_on_a_phone_nothing_is_wider_than_the_screen_and_the_system_s_colours_are_followed(run, tmp_path, dark):
-    with open_chromium(tmp_path, 360, 740, dark) as phone:
-        view_report(phone, run)
-        assert draw_all(phone) == []
-        assert phone.execute_script("return document.documentElement.scrollWidth") <= 360
-        ground = phone.execute_script("return getComputedStyle(document.body).backgroundColor")
-        assert (sum(map(int, re.findall(r"\d+", ground))) < 300) == dark
-        assert phone.execute_script("return document.querySelector('.xtick text').style.fill") != ground
+def test_on_a_phone_nothing_is_wider_than_the_screen_and_the_system_s_colours_are_followed(chromium, run):
+    def grounds() -> tuple[int, int]:
+        """Brightness of the page and of a chart's numbers, 0 to 765."""
+        colours = chromium.execute_script(
+            "return [getComputedStyle(document.body).backgroundColor, document.querySelector('.xtick text').style.fill]"
+        )
+        return tuple(sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in colours)
+
+    try:
+        screen(chromium, 360, 740)
+        view_report(chromium, run)
+        assert draw_all(chromium) == []
+        assert chromium.execute_script("return document.documentElement.scrollWidth") <= 360
+        ground, ink = grounds()
+        assert ground > 700 and ink < 400
+        screen(chromium, 360, 740, dark=True)
+        wait_until(chromium, "document.documentElement.dataset.theme === 'dark'")
+        ground, ink = grounds()
+        assert ground < 100 and ink > 400
+    finally:
+        screen(chromium)
 
 
 def test_500_steps_of_1024_responses_are_one_small_quick_page(chromium, tmp_path):

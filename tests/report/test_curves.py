@@ -5,7 +5,9 @@ import json
 import pytest
 from synthetic import evaluation_row, write_run
 
+from fastgrpo.memory import memory_line
 from fastgrpo.report.curves import charts
+from fastgrpo.report.ledger import HELD, memory_ledger
 from fastgrpo.report.spent import time_spent
 from fastgrpo.report.subject import read_run
 
@@ -94,3 +96,22 @@ def test_throughput_is_tokens_by_seconds(tmp_path):
         "tokens/s while sampling": "300",
         "tokens/s while learning, of those with a gradient": "50",
     }
+
+
+def test_memory_is_the_most_that_each_rank_and_the_engine_said(tmp_path):
+    run = write_run(tmp_path / "run", 3)
+    lines = [
+        "1.00 s  step 1: memory 1.50 GiB, 1.75 GiB at its peak; GPU: 10.00 GiB allocated, 12.00 reserved, 60.00 free of 79.00",
+        "2.00 s  step 2: memory 1.25 GiB, 2.00 GiB at its peak; GPU: 9.00 GiB allocated, 20.00 reserved, 50.00 free of 79.00",
+    ]
+    (run / "logs" / "rank_0.log").write_text("\n".join(lines))
+    (run / "logs" / "rank_1.log").write_text("1.00 s  step 1: memory 3.00 GiB, 3.50 GiB at its peak\n")
+    found = memory_ledger(read_run(run))
+    assert list(found["ranks"]["rank_0"].values()) == [1.5, 2.0, 10.0, 20.0, 50.0, 79.0]
+    assert found["ranks"]["rank_1"] == {"host": 3.0, "host at its peak": 3.5}
+    assert found["moments"] == {"generated": {"resident": 9003.0, "device_free": 19997.0}} and found["said"] == []
+
+
+def test_memory_lines_of_a_run_are_those_that_a_report_reads():
+    found = HELD.search(memory_line())
+    assert found and float(found[1]) > 0

@@ -5,6 +5,7 @@ import json
 import pytest
 from synthetic import RESULTS, write_run
 
+from fastgrpo.errors import InputError
 from fastgrpo.report.experiment import experiment_part, experiments_of
 from fastgrpo.report.page import write_experiment, write_report
 
@@ -34,9 +35,27 @@ def test_bars_are_means_with_their_deviation():
     ]
 
 
-def test_results_of_an_experiment_with_curves_alone_are_shown_too():
-    plain = {key: value for key, value in RESULTS.items() if key not in ("axes", "bars", "published", "excerpts")}
-    assert [chart["axis"] for chart in experiment_part(plain)["charts"]] == ["step"]
+def test_what_the_paper_prints_stands_at_its_bar_and_passages_say_who_found_them():
+    part = experiment_part(RESULTS)
+    assert [line.get("printed") for line in part["charts"][1]["lines"]] == [None, [1.5]]
+    assert part["excerpts"] == [
+        {"arm": "GRPO <i>", "passages": [{"question": "How much?", "passage": "wait <b>no", "said": "right; by wait"}]}
+    ]
+
+
+def test_results_of_another_version_are_refused_and_unfinished_ones_left_out(tmp_path):
+    (tmp_path / "protocol.json").write_text(json.dumps({"experiment": "bias"}))
+    (tmp_path / "results.json").write_text(json.dumps(RESULTS)[:-20])
+    assert experiments_of([str(tmp_path)]) == []
+    (tmp_path / "results.json").write_text(json.dumps({key: value for key, value in RESULTS.items() if key != "axes"}))
+    with pytest.raises(InputError, match="of another version: run fastgrpo experiment again"):
+        experiments_of([str(tmp_path)])
+
+
+def test_an_experiment_of_evaluations_alone_has_no_runs_and_still_a_report(tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(RESULTS))
+    path, held = write_report([str(tmp_path)], None)
+    assert held.startswith("0 runs") and data_of(path.read_text())["experiments"]
 
 
 def test_an_experiment_has_a_page_of_its_own(tmp_path):
@@ -45,7 +64,7 @@ def test_an_experiment_has_a_page_of_its_own(tmp_path):
     assert data["runs"] == [] and data["title"] == RESULTS["title"]
     (experiment,) = data["experiments"]
     assert experiment["verdicts"] == ["GRPO's wrong answers are longer: <shown>"]
-    assert experiment["table"][1:] == [["Dr. GRPO", "1.000 +- 0.500", "2"], ["GRPO <i>", "2.000", "1"]]
+    assert experiment["table"][1:] == [["Dr. GRPO", "1.000 +- 0.500", "2"], ["GRPO <i>", "2.000 (paper 1.500)", "1"]]
 
 
 @pytest.mark.parametrize("given", ["", "runs/grpo-0"])

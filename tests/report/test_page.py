@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html.parser
 import json
+import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -108,6 +109,12 @@ def test_every_asset_is_part_of_the_package_and_used(monkeypatch):
     assert "report/assets/*" in given["package_data"]["fastgrpo"]
     names = {entry.name for entry in resources.files("fastgrpo.report").joinpath("assets").iterdir()}
     assert names == {*SCRIPTS, "page.css", "page.html"}
+
+
+def test_a_directory_whose_name_is_no_utf_8_has_a_page_too(tmp_path):
+    run = write_run(tmp_path / os.fsdecode(b"run\xff"), 1)
+    path, _ = write_report([str(run)], None)
+    assert "<title>run? - fastgrpo" in path.read_text()
 
 
 def test_a_place_that_cannot_be_written_is_an_error_of_the_setup(tmp_path):

@@ -3,9 +3,13 @@
 import base64
 import gzip
 import json
+import math
+import random
 
+import pyarrow
+import pyarrow.parquet
 import pytest
-from synthetic import NASTY, add_tokenizer, token_of_bytes, write_nasty_rollouts, write_rollouts, write_run
+from synthetic import NASTY, add_tokenizer, rollout_row, token_of_bytes, write_nasty_rollouts, write_rollouts, write_run
 
 from fastgrpo.report.pieces import Pieces
 from fastgrpo.report.rollouts import read_step
@@ -64,6 +68,18 @@ def test_what_graders_choked_on_is_held(tmp_path):
     write_nasty_rollouts(tmp_path / "step_000001.parquet", 1)
     found = read_step(1, tmp_path / "step_000001.parquet")
     assert 4 in ranked(found)[:6] and sorted(ranked(found)) == list(range(8))
+
+
+def test_numbers_that_are_not_finite_stay_in_their_own_response(tmp_path):
+    run = write_run(tmp_path / "run", 1)
+    draw = random.Random(0)
+    rows = [rollout_row(1, i, "ab", 1.0, draw) for i in range(3)]
+    rows[1] |= {"logprobs": [math.nan, -math.inf], "rewards": '{"mine": NaN}', "advantage": math.nan}
+    expected = [sum(row["logprobs"]) / 2 for row in rows]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), run / "rollouts" / "step_000001.parquet")
+    found = rows_of(sample_run(run, ""))
+    assert [row["logprob"] for row in found] == pytest.approx([expected[0], -20.0, expected[2]], abs=1e-3)
+    assert found[1]["parts"] == {"mine": None} and found[1]["advantage"] is None
 
 
 def test_a_file_that_is_not_whole_is_left_out_and_named(tmp_path):

@@ -32,7 +32,7 @@ function plain(text) {
 }
 
 function traces(chart, runs) {
-  return chart.lines.filter((line) => isShown(chart, line, runs)).map((line) => {
+  return chart.lines.filter((line) => isShown(chart, line, runs)).flatMap((line) => {
     const { colour, dash } = look(chart, line, runs);
     const few = line.y.filter((value) => value !== null).length < 40;
     const trace = {
@@ -41,21 +41,27 @@ function traces(chart, runs) {
       opacity: line.faint ? 0.35 : 1, connectgaps: true, hoverinfo: line.faint ? "skip" : "all",
     };
     if (chart.stacked) Object.assign(trace, { stackgroup: "all", mode: "lines", line: { color: colour, width: 0.5 }, fillcolor: colour });
-    if (chart.bars) Object.assign(trace, { type: "bar", mode: undefined, marker: { color: colour } });
-    if (line.low) {
+    if (chart.bars) Object.assign(trace, { type: "bar", mode: undefined, marker: { color: colour }, offsetgroup: String(line.run) });
+    if (line.low?.some((low, i) => low !== line.high[i])) {
       trace.error_y = {
         type: "data", symmetric: false, color: colour, thickness: 1, width: 3,
         array: line.y.map((y, i) => line.high[i] - y), arrayminus: line.y.map((y, i) => y - line.low[i]),
       };
     }
-    return trace;
+    return line.printed ? [trace, printed(line, trace.name)] : trace;
   });
+}
+
+// What the paper prints, as a mark on the bar.
+function printed(line, name) {
+  const marker = { symbol: "line-ew", size: 26, line: { color: css("--ink"), width: 3 } };
+  return { x: line.x, y: line.printed, name: `${name} in the paper`, type: "scatter", mode: "markers", marker, offsetgroup: String(line.run) };
 }
 
 function layout(chart) {
   const axis = { color: css("--quiet"), gridcolor: css("--line"), zerolinecolor: css("--line"), automargin: true };
   return {
-    margin: { l: 46, r: 10, t: 6, b: 36 }, showlegend: false, hovermode: "x unified", dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+    margin: { l: 46, r: 10, t: 6, b: 36 }, showlegend: false, scattermode: chart.bars ? "group" : "overlay", hovermode: "x unified", dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: css("--ink"), size: 12, family: "system-ui, sans-serif" },
     hoverlabel: { bgcolor: css("--card"), bordercolor: css("--line"), font: { color: css("--ink") } },
     xaxis: chart.bars ? { ...axis, type: "category", showgrid: false } : { ...axis, title: { text: plain(chart.axis), standoff: 4 }, nticks: 8, range: reach(chart.lines.map((line) => line.x), 0.02) },

@@ -79,6 +79,7 @@ async function follow(data) {
 }
 
 function update(data) {
+  if (!data.runs.length) return; // an experiment alone does not change
   const names = data.runs.map((run) => run.name);
   const open = [...document.querySelectorAll("#overview details")].map((each) => each.open);
   fill(document.getElementById("overview-part"), ...overview(data));
@@ -95,6 +96,10 @@ async function start() {
   build(data);
   document.documentElement.dataset.viewed = String(Math.round(performance.now())); // ms until the first view, for whoever measures
   await painted();
+  if (!window.DecompressionStream) {
+    document.getElementById("main").prepend(el("p", { class: "note" }, "This browser cannot unpack charts and rollouts: any of 2023 or newer can."));
+    return;
+  }
   await loadLibrary();
   if (data.runs.length) await refresh();
   document.documentElement.dataset.ready = "yes";

@@ -50,9 +50,11 @@ function timePart(run, several) {
 function memoryPart(run, several) {
   const moments = Object.entries(run.memory.moments);
   const kinds = [...new Set(moments.flatMap(([, found]) => Object.keys(found)))];
+  const ranks = Object.entries(run.memory.ranks), held = [...new Set(ranks.flatMap(([, found]) => Object.keys(found)))];
   return el("article", { class: "card" },
     several && el("h3", {}, ...shown(run.name)),
-    moments.length > 0 && table(["MiB, the most over the run (device_free: the least)", ...kinds], moments.map(([moment, found]) => [moment, ...kinds.map((kind) => number(found[kind]))]), kinds.map((_, i) => i + 1)),
+    ranks.length > 0 && table(["GiB, the most over the run", ...held], ranks.map(([rank, found]) => [rank, ...held.map((kind) => number(found[kind]))]), held.map((_, i) => i + 1)),
+    moments.length > 0 && table(["vLLM beside the learner, MiB, the most over the run (device_free: the least)", ...kinds], moments.map(([moment, found]) => [moment, ...kinds.map((kind) => number(found[kind]))]), kinds.map((_, i) => i + 1)),
     run.memory.said.map((text) => el("p", {}, ...shown(`${text[0].toUpperCase()}${text.slice(1)}.`))),
     run.checkpoints && el("p", {}, ...shown(run.checkpoints)));
 }
@@ -67,5 +69,5 @@ function experimentPart(experiment) {
     el("div", { class: "legend" }, arms.map((name, arm) => el("span", { class: "badge" }, stroke({ colour: COLOURS[arm % COLOURS.length], dash: "solid" }), " ", ...shown(name)))),
     el("div", { class: "grid charts" }, experiment.charts.map((chart) => chartCard(chart, arms))),
     experiment.excerpts.map(({ arm, passages }) => el("details", {}, el("summary", {}, ...shown(`Passages that reflect: ${arm}`)),
-      passages.map(({ question, passage }) => el("pre", {}, ...shown(`${question}\n\n${passage}`))))));
+      passages.map(({ question, passage, said }) => el("pre", {}, ...shown(`${question}\n\n${passage}\n\n(${said})`))))));
 }
