@@ -120,10 +120,10 @@ def grpo_trainer(race: Race, written: list):
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    model, prompts = race.model(), race.prompt_ids()
+    model, texts = race.model(), [" ".join(f"w{token}" for token in ids) for ids in race.prompt_ids()]
     model.set_attn_implementation("sdpa")
     take_written_tokens(model, written)
-    micro_batches, every = race.responses // race.rows, list(range(len(prompts)))
+    micro_batches = race.responses // race.rows
 
     def reward(completion_ids, index, **columns) -> list[float]:
         return [race.reward(which, ids) for which, ids in zip(index, completion_ids, strict=True)]
@@ -161,9 +161,7 @@ def grpo_trainer(race: Race, written: list):
             model=model,
             reward_funcs=reward,
             args=settings,
-            train_dataset=Dataset.from_dict(
-                {"prompt": [" ".join(f"w{id}" for id in ids) for ids in prompts], "index": range(len(prompts))}
-            ),
+            train_dataset=Dataset.from_dict({"prompt": texts, "index": list(range(len(texts)))}),
             processing_class=race.tokenizer(),
         )
 

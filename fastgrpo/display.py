@@ -122,8 +122,7 @@ class LiveDisplay(PlainDisplay):
         return Group(steps_table(self.rows, self.look), Text(f"step {step} of {self.steps}, {self.current}, {self.time_left(step)} left"))
 
 
-def make_display(look: Look) -> PlainDisplay:
-    console = Console()
+def make_display(look: Look, console: Console) -> PlainDisplay:
     return LiveDisplay(console, look) if console.is_terminal else PlainDisplay(console, look)
 
 

@@ -171,7 +171,7 @@ class Hub(BaseHTTPRequestHandler):
             answer = {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]]}
         elif "/commit/" in self.path:
             if not self.server.works:
-                return self.send_error(500)
+                return self.send_error(403)
             self.server.files |= {row["value"]["path"] for row in map(json.loads, body.splitlines()) if row["key"] == "file"}
             answer = {"success": True, "commitOid": "0" * 40, "commitUrl": f"{address}/commit/{'0' * 40}"}
         data = json.dumps(answer).encode()
@@ -187,7 +187,7 @@ class Hub(BaseHTTPRequestHandler):
     def log_message(self, *_): ...
 
 
-@pytest.mark.slow  # 8 s
+@pytest.mark.slow  # 6 s
 @pytest.mark.parametrize("works", [True, False])
 def test_an_export_is_pushed_and_a_push_that_fails_loses_nothing(works, run):
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastgrpo.cli.runs import (
     AllowChanges,
+    AsJson,
     Gpus,
     Meet,
     NodeCount,
@@ -27,6 +28,7 @@ def pretrain(
     patience: Patience = 120.0,
     resume: ResumeFrom = "never",
     allow_changes: AllowChanges = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a model further on plain text, before reinforcement learning. Without arguments: the recipe `tiny-text`, on CPU.
 
@@ -35,8 +37,8 @@ def pretrain(
     from fastgrpo.config_pretrain import PretrainConfig
 
     resolved = resolve(with_settings_of(resume, settings), PretrainConfig)
-    start_ranks(["pretrain", *(settings or [])], gpus, nodes, node, meet, patience, resume, allow_changes)
+    start_ranks(["pretrain", *["--json"] * as_json, *(settings or [])], gpus, nodes, node, meet, patience, resume, allow_changes)
     from fastgrpo.display import PRETRAINING, closing_losses
     from fastgrpo.launch_pretraining import launch_pretraining
 
-    carry_out(launch_pretraining, resolved, resume, allow_changes, PRETRAINING, closing_losses)
+    carry_out(launch_pretraining, resolved, resume, allow_changes, PRETRAINING, closing_losses, as_json)

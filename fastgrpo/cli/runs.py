@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,7 @@ Patience = Annotated[float, typer.Option(min=1, help="Seconds to wait for the ot
 ResumeFrom = Annotated[
     str, typer.Option(metavar="auto|never|PATH", help="Go on with the run in run_dir if there is one, or with a run or checkpoint.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON; all else goes to stderr.")]
 AllowChanges = Annotated[
     bool, typer.Option("--allow-changes", help="Resume although settings or data changed that decide what is computed.")
 ]
@@ -73,6 +75,7 @@ def carry_out(
     allow_changes: bool,
     look: Look,
     closing: Callable[[dict], object],
+    as_json: bool = False,
 ) -> None:
     """Makes the run as this rank; the first one shows it, and what came of it."""
     from rich.console import Console
@@ -80,8 +83,11 @@ def carry_out(
     from fastgrpo.display import NoDisplay, make_display
 
     first = os.environ.get("RANK", "0") == "0"
-    summary, directory = launch(resolved, make_display(look) if first else NoDisplay(), resume, allow_changes)
-    if first:
+    observer = make_display(look, Console(stderr=as_json)) if first else NoDisplay()
+    summary, directory = launch(resolved, observer, resume, allow_changes)
+    if first and as_json:
+        print(json.dumps(summary | {"run_dir": str(directory)}))
+    elif first:
         Console().print(closing(summary))
         print(f"run directory: {directory}")
 

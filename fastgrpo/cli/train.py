@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastgrpo.cli.runs import (
     AllowChanges,
+    AsJson,
     Gpus,
     Meet,
     NodeCount,
@@ -27,11 +28,12 @@ def train(
     patience: Patience = 120.0,
     resume: ResumeFrom = "never",
     allow_changes: AllowChanges = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a model. Without arguments: the recipe `tiny`, on CPU, in minutes. It also runs under torchrun."""
     resolved = resolve(with_settings_of(resume, settings))
-    start_ranks(["train", *(settings or [])], gpus, nodes, node, meet, patience, resume, allow_changes)
+    start_ranks(["train", *["--json"] * as_json, *(settings or [])], gpus, nodes, node, meet, patience, resume, allow_changes)
     from fastgrpo.display import TRAINING, closing_table
     from fastgrpo.launch import launch
 
-    carry_out(launch, resolved, resume, allow_changes, TRAINING, closing_table)
+    carry_out(launch, resolved, resume, allow_changes, TRAINING, closing_table, as_json)

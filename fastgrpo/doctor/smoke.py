@@ -18,8 +18,10 @@ CACHE = 2**28  # bytes of KV cache, of which at least half must come back while 
 
 def require_gpu() -> None:
     """Raises SetupError without one."""
-    import torch
-
+    try:
+        import torch
+    except Exception as error:
+        raise SetupError(f"--gpu-smoke needs torch, which cannot be imported ({error}); fastgrpo doctor alone says more") from error
     if not torch.cuda.is_available():
         raise SetupError("--gpu-smoke needs a GPU, and torch sees none here; without it, fastgrpo doctor says what is missing")
 

@@ -38,11 +38,12 @@ def use_fused_loss(trainer: GRPOTrainer, loss: str = "fused") -> GRPOTrainer:
     require_grpo_trainer(trainer)
     require_plain_model(trainer)
     second_pass = needs_second_pass(trainer) if loss == "fused" else "loss='trl'"
-    if loss == "fused":
-        require_known_objective(trainer)
     if second_pass:
         require_whole_weights(trainer, second_pass)
-        logging.getLogger(__name__).warning("%s: TRL's own loss, on fused log-probs, in two passes over the head", second_pass)
+    if loss == "fused":
+        require_known_objective(trainer)
+        if second_pass:
+            logging.getLogger(__name__).warning("%s: TRL's own loss, on fused log-probs, in two passes over the head", second_pass)
     for model in filter(None, (trainer.model, trainer.ref_model)):
         add_head_pass(plain_model(trainer, model))
     scaling = scaling_of(trainer.model.config)

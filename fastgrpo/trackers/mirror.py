@@ -24,6 +24,7 @@ from fastgrpo.trackers.numbers import flat_numbers
 
 IMPORT_SECONDS = 120.0  # on a busy machine with cold disks
 CLOSING_SECONDS = 30.0  # of all trackers together, at the end of a run
+STOPPING_SECONDS = 5.0  # the same, where the run failed or was told to stop: a queue may be waiting
 PAUSE_SECONDS = 10.0  # between attempts to start
 WAITING_ROWS = 1000
 
@@ -158,10 +159,10 @@ class Mirrors:
         self._speak(say)
 
     def close(self, failed: bool, say: Callable[[str], None]) -> None:
-        """Waits for what is under way, up to CLOSING_SECONDS, and ends all processes."""
+        """Waits for what is under way, up to CLOSING_SECONDS, or STOPPING_SECONDS where the run `failed`, and ends all processes."""
         for mirror in self._mirrors:
             mirror.close(failed)
-        until = time.monotonic() + CLOSING_SECONDS
+        until = time.monotonic() + (STOPPING_SECONDS if failed else CLOSING_SECONDS)
         for mirror in self._mirrors:
             mirror.wait(until - time.monotonic())
         self._speak(say)

@@ -5,6 +5,7 @@ First it answers, unasked, whether the tracker's package can be imported and use
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -45,15 +46,21 @@ def serve(name: str, home: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    answers = os.dup(1)
     os.dup2(2, 1)
     for variable, value in surroundings(Path(home)).items():
         os.environ.setdefault(variable, value)
     service = Service(name, Path(home))
-    answers.write(json.dumps(attempt(require_usable, name)) + "\n")
+    reply(answers, attempt(require_usable, name))
     for line in sys.stdin:
-        answers.write(json.dumps(attempt(service.answer, json.loads(line))) + "\n")
+        reply(answers, attempt(service.answer, json.loads(line)))
     attempt(service.answer, {})  # the run was killed
+
+
+def reply(answers: int, problem: str) -> None:
+    """One answer, unless the run has died: what it had handed over before is still to be finished."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(answers, json.dumps(problem).encode() + b"\n")
 
 
 def surroundings(home: Path) -> dict[str, str]:

@@ -62,6 +62,17 @@ def test_an_old_vllm_expandable_segments_and_low_limits_are_seen(doctor, tmp_pat
     assert lines["allocator"]["fix"] == "take expandable_segments out of PYTORCH_ALLOC_CONF" and lines["allocator"]["verdict"] == "fail"
 
 
+@pytest.mark.slow  # 4 s
+def test_a_torch_that_cannot_be_imported_is_told_and_all_else_still_looked_at(doctor, tmp_path):
+    (tmp_path / "planted" / "torch").mkdir(parents=True)
+    (tmp_path / "planted" / "torch" / "__init__.py").write_text('raise ImportError("libc10_cuda.so: no such file")')
+    done, lines, _ = doctor("--json", first=str(tmp_path / "planted"))
+    assert done.returncode == 3 and lines["torch"]["found"].endswith("cannot be imported: ImportError: libc10_cuda.so: no such file")
+    assert lines["grading workers"]["verdict"] == "pass" and "attention" not in lines
+    done, _, _ = doctor("--gpu-smoke", first=str(tmp_path / "planted"))
+    assert done.returncode == 3 and done.stderr.startswith("fastgrpo: --gpu-smoke needs torch, which cannot be imported (libc10_cuda.so")
+
+
 def may_mount() -> bool:
     return subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0 if sys.platform == "linux" else False
 

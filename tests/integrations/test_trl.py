@@ -2,7 +2,11 @@
 
 import importlib.util
 import itertools
+import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +16,9 @@ from optional import requires
 from fastgrpo.errors import InputError, SetupError
 
 pytestmark = [requires("trl"), pytest.mark.slow]  # importing trl alone takes 20 s here
+ROOT = Path(__file__).parents[2]
 TYPES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo")
-BOUNDS = {"epsilon": 0.02, "epsilon_high": 0.03}
+BOUNDS = {"epsilon": 0.02, "epsilon_high": 0.03}  # tight enough to clip
 KL = {"beta": 0.1, "use_bias_correction_kl": False}
 BONUS = {"entropy_coef": 0.02}
 
@@ -88,6 +93,18 @@ def test_loss_gradient_and_metrics_are_those_of_trl(folders, loss_type, settings
     assert_same_outcome(plain, fused, case)
 
 
+def test_under_autocast_the_loss_is_that_of_trl_but_for_rounding(folders):
+    from trl_losses import inputs_of, outcome
+    from trl_runs import relative
+
+    plain, fused = trainers(folders[False], {}, loss_type="dr_grpo", bf16=True)
+    inputs = inputs_of(plain, {})
+    loss, gradient, _ = outcome(plain, inputs)
+    got_loss, got_gradient, _ = outcome(fused, inputs)
+    assert got_loss == pytest.approx(loss, rel=0.05) and relative(got_gradient, gradient) <= 0.05
+    assert relative(got_gradient, gradient) > 0  # bfloat16 logits there, float32 here
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -146,7 +163,7 @@ def test_the_loss_phase_takes_a_quarter_of_trls_memory_at_a_vocabulary_of_32k(tm
 
     from fastgrpo.integrations.trl import use_fused_loss
 
-    spec = importlib.util.spec_from_file_location("measure", Path(__file__).parents[2] / "bench" / "measure.py")
+    spec = importlib.util.spec_from_file_location("measure", ROOT / "bench" / "measure.py")
     measure = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(measure)
     folder, rows, length = save_model(tmp_path, tied=True, vocabulary=32_000), 4, 256
@@ -160,6 +177,23 @@ def test_the_loss_phase_takes_a_quarter_of_trls_memory_at_a_vocabulary_of_32k(tm
         trainer.model.train()
         peaks.append(measure.peak_extra_mib(lambda trainer=trainer: trainer.compute_loss(trainer.model, inputs).backward()))
     assert peaks[1] * 4 <= peaks[0], peaks
+
+
+@pytest.mark.long  # 20 s each of imports, and of two runs
+@pytest.mark.parametrize(("how", "compared"), [("ddp", ("losses", "norms")), ("zero3", ("losses", "norms")), ("fsdp", ("gradient",))])
+def test_two_ranks_train_the_same_with_replicas_and_shards(folders, how, compared):
+    if how == "zero3":
+        pytest.importorskip("deepspeed")
+    program = Path(__file__).with_name("trl_ranks_program.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--rdzv-backend=c10d"]
+    command += ["--rdzv-endpoint=localhost:0", str(program), str(folders[False]), how]
+    paths = [str(ROOT), str(ROOT / "kernels"), str(ROOT / "tests")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    assert lines, done.stderr[-3000:]
+    found = json.loads(lines[0].removeprefix("RESULT "))
+    assert found["size"] > 0 and all(found[name] <= 1e-5 for name in compared), found
 
 
 REFUSED = [

@@ -24,7 +24,7 @@ def batch(seed: int = 0) -> dict[str, torch.Tensor]:
         "tool_mask": (torch.arange(COMPLETION) % 4 != 2).long().expand(SEQUENCES, COMPLETION).contiguous(),
         "importance_sampling_ratio": noise(SEQUENCES, COMPLETION).abs().clamp(max=1.5).floor_divide(0.3),
         "per_sequence_ratio": noise(SEQUENCES, 1).abs(),
-        "old_noise": noise(SEQUENCES, COMPLETION, size=0.4),
+        "old_noise": noise(SEQUENCES, COMPLETION, size=0.8),
         "ref_noise": noise(SEQUENCES, COMPLETION, size=0.5),
     }
 

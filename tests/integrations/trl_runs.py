@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM,
 
 WORDS, PROMPTS, STEPS, SEED = 24, 24, 5, 3
 LEARNING_RATE = 1e-3
+BOUNDS = {"epsilon": 0.02, "epsilon_high": 0.03}  # tight enough to clip
 SPENT = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
 
 
@@ -154,6 +155,21 @@ def recorded_run(trainer) -> Recorded:
         trainer.train()
     metrics = [{name: value for name, value in line.items() if name not in SPENT} for line in trainer.state.log_history[:-1]]
     return Recorded(tokens, losses, gradients, flat(trained) - before, metrics)
+
+
+def recorded_losses(trainer) -> list[float]:
+    """Trains, and returns the losses alone: of this rank's micro-batches."""
+    losses, step = [], trainer.training_step
+
+    def recording_step(*arguments):
+        losses.append(step(*arguments).item())
+        return torch.tensor(losses[-1])
+
+    trainer.training_step = recording_step
+    set_seed(SEED + trainer.args.process_index)
+    with quiet():
+        trainer.train()
+    return losses
 
 
 def relative(got: torch.Tensor, want: torch.Tensor) -> float:

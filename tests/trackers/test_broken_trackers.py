@@ -6,9 +6,12 @@ A stand-in package in the place of trackio misbehaves in ways that no real one c
 import json
 import os
 import socketserver
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import pytest
 from outcomes import differences, outcome
@@ -136,6 +139,14 @@ def test_a_start_that_fails_at_first_loses_no_row(tmp_path, stand_in):
     assert "cannot start: OSError: not yet" in line
 
 
+def test_a_run_that_failed_does_not_wait_long(tmp_path, stand_in, monkeypatch):
+    monkeypatch.setattr(mirror, "CLOSING_SECONDS", 60.0)
+    monkeypatch.setattr(mirror, "STOPPING_SECONDS", 1.0)
+    stand_in(finish="time.sleep(1e6)")
+    said, _, closing = shown(["trackio"], tmp_path / "trackers", failed=True)
+    assert "did not end in time" in said[0] and closing < 10
+
+
 def test_more_rows_than_may_wait_are_left_out_and_counted(tmp_path, stand_in, monkeypatch):
     monkeypatch.setattr(mirror, "WAITING_ROWS", 5)
     stand_in(init="time.sleep(1e6)")
@@ -170,7 +181,7 @@ class Failing(BaseHTTPRequestHandler):
 
 
 @pytest.mark.slow  # 6 s
-@pytest.mark.parametrize("hangs", [False, True])
+@pytest.mark.parametrize("hangs", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_mlflow_whose_server_fails_or_hangs_costs_nothing_but_its_rows(hangs, tmp_path, monkeypatch):
     monkeypatch.setattr(mirror, "CLOSING_SECONDS", 4.0)
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Failing) as server:
@@ -202,3 +213,29 @@ def test_no_process_is_left_behind(tmp_path, stand_in):
     mirrors.close(False, lambda text: None)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "trackio.pid").read_text()), 0)
+
+
+def test_the_tracker_of_a_killed_run_finishes_what_it_was_given_and_ends(tmp_path, stand_in):
+    stand_in(
+        first="import os; place = os.environ['TRACKIO_DIR']",
+        log="open(place + '.begun', 'w'); time.sleep(0.3); open(place + '.rows', 'a').write(f'{step}|')",
+        finish="open(os.environ['TRACKIO_DIR'] + '.end', 'w').write(str(os.getpid()))",
+    )
+    code = (
+        f"import sys, os, time; sys.path[:] = {sys.path!r}\n"
+        "from pathlib import Path\n"
+        "from fastgrpo.trackers.mirror import Mirrors\n"
+        f"mirrors = Mirrors(['trackio'], Path({str(tmp_path)!r}))\n"
+        "mirrors.require_usable(); mirrors.start('run', {}, 0); mirrors.row({'step': 7, 'reward': 1.0}, print)\n"
+        f"while not os.path.exists({str(tmp_path / 'trackio.begun')!r}): time.sleep(0.02)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -9
+    until = time.monotonic() + 20
+    while not ((tmp_path / "trackio.end").exists() and (tmp_path / "trackio.end").read_text()) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert (tmp_path / "trackio.rows").read_text() == "7|"
+    pid = int((tmp_path / "trackio.end").read_text())
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{pid}").exists()
