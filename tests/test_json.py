@@ -11,7 +11,7 @@ from test_trainer import SMALL, letter_problems
 from fastgrpo.cli import app
 
 __all__ = ["here", "letter_problems"]
-OTHERWISE = {"init", "config schema", "report", "compare"}  # write a file, are JSON already, or make a page
+OTHERWISE = {"init", "config schema", "report"}  # write a file, are JSON already, or make a page
 
 
 def commands(group: typer.Typer, prefix: str = ""):

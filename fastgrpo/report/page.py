@@ -31,7 +31,7 @@ from fastgrpo.report.spent import time_spent
 from fastgrpo.report.subject import RunRecord, find_runs, read_run
 from fastgrpo.templates import TEMPLATES
 
-SCRIPTS = ("dom.js", "charts.js", "overview.js", "sources.js", "rollouts.js", "main.js")
+SCRIPTS = ("dom.js", "charts.js", "cards.js", "overview.js", "sources.js", "response.js", "rollouts.js", "main.js")
 
 
 def write_report(given: Sequence[str], out: Path | None) -> tuple[Path, str]:

@@ -1,4 +1,5 @@
-// Charts by plotly, each drawn when it comes near the window. With several runs a colour is a run and a dash is a line; with one, a colour is a line.
+// Charts by plotly, each drawn when it comes near the window.
+// With several runs a colour is a run and a dash is a line; with one, a colour is a line.
 
 const COLOURS = ["#3b82c4", "#d97b1c", "#3f9e5a", "#cc4b4b", "#8d6cc0", "#94735f", "#c9629c", "#7d828c", "#9a9a2e", "#2a9fb0"];
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash"];
@@ -32,42 +33,84 @@ function plain(text) {
 }
 
 function traces(chart, runs) {
-  return chart.lines.filter((line) => isShown(chart, line, runs)).flatMap((line) => {
-    const { colour, dash } = look(chart, line, runs);
-    const few = line.y.filter((value) => value !== null).length < 40;
-    const trace = {
-      x: line.x, y: line.y, type: "scatter", name: plain(runs.length > 1 ? `${runs[line.run]} ${line.name}` : line.name),
-      mode: few && !line.faint ? "lines+markers" : "lines", line: { color: colour, dash, width: line.faint ? 0.8 : 1.8 }, marker: { size: 5 },
-      opacity: line.faint ? 0.35 : 1, connectgaps: true, hoverinfo: line.faint ? "skip" : "all",
-    };
-    if (chart.stacked) Object.assign(trace, { stackgroup: "all", mode: "lines", line: { color: colour, width: 0.5 }, fillcolor: colour });
-    if (chart.bars) Object.assign(trace, { type: "bar", mode: undefined, marker: { color: colour }, offsetgroup: String(line.run) });
-    if (line.low?.some((low, i) => low !== line.high[i])) {
-      trace.error_y = {
-        type: "data", symmetric: false, color: colour, thickness: 1, width: 3,
-        array: line.y.map((y, i) => line.high[i] - y), arrayminus: line.y.map((y, i) => y - line.low[i]),
+  return chart.lines
+    .filter((line) => isShown(chart, line, runs))
+    .flatMap((line) => {
+      const { colour, dash } = look(chart, line, runs);
+      const few = line.y.filter((value) => value !== null).length < 40;
+      const trace = {
+        x: line.x,
+        y: line.y,
+        type: "scatter",
+        name: plain(runs.length > 1 ? `${runs[line.run]} ${line.name}` : line.name),
+        mode: few && !line.faint ? "lines+markers" : "lines",
+        line: { color: colour, dash, width: line.faint ? 0.8 : 1.8 },
+        marker: { size: 5 },
+        opacity: line.faint ? 0.35 : 1,
+        connectgaps: true,
+        hoverinfo: line.faint ? "skip" : "all",
       };
-    }
-    return line.printed ? [trace, printed(line, trace.name)] : trace;
-  });
+      if (chart.stacked) Object.assign(trace, { stackgroup: "all", mode: "lines", line: { color: colour, width: 0.5 }, fillcolor: colour });
+      if (chart.bars) Object.assign(trace, { type: "bar", mode: undefined, marker: { color: colour }, offsetgroup: String(line.run) });
+      if (line.low?.some((low, i) => low !== line.high[i])) {
+        trace.error_y = {
+          type: "data",
+          symmetric: false,
+          color: colour,
+          thickness: 1,
+          width: 3,
+          array: line.y.map((y, i) => line.high[i] - y),
+          arrayminus: line.y.map((y, i) => y - line.low[i]),
+        };
+      }
+      return line.printed ? [trace, printed(line, trace.name)] : trace;
+    });
 }
 
 // What the paper prints, as a mark on the bar.
 function printed(line, name) {
   const marker = { symbol: "line-ew", size: 26, line: { color: css("--ink"), width: 3 } };
-  return { x: line.x, y: line.printed, name: `${name} in the paper`, type: "scatter", mode: "markers", marker, offsetgroup: String(line.run) };
+  return {
+    x: line.x,
+    y: line.printed,
+    name: `${name} in the paper`,
+    type: "scatter",
+    mode: "markers",
+    marker,
+    offsetgroup: String(line.run),
+  };
 }
 
 function layout(chart) {
   const axis = { color: css("--quiet"), gridcolor: css("--line"), zerolinecolor: css("--line"), automargin: true };
   return {
-    margin: { l: 46, r: 10, t: 6, b: 36 }, showlegend: false, scattermode: chart.bars ? "group" : "overlay", hovermode: "x unified", dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: css("--ink"), size: 12, family: "system-ui, sans-serif" },
+    margin: { l: 46, r: 10, t: 6, b: 36 },
+    showlegend: false,
+    scattermode: chart.bars ? "group" : "overlay",
+    hovermode: "x unified",
+    dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { color: css("--ink"), size: 12, family: "system-ui, sans-serif" },
     hoverlabel: { bgcolor: css("--card"), bordercolor: css("--line"), font: { color: css("--ink") } },
-    xaxis: chart.bars ? { ...axis, type: "category", showgrid: false } : { ...axis, title: { text: plain(chart.axis), standoff: 4 }, nticks: 8, range: reach(chart.lines.map((line) => line.x), 0.02) },
+    xaxis: chart.bars
+      ? { ...axis, type: "category", showgrid: false }
+      : {
+          ...axis,
+          title: { text: plain(chart.axis), standoff: 4 },
+          nticks: 8,
+          range: reach(
+            chart.lines.map((line) => line.x),
+            0.02,
+          ),
+        },
     yaxis: {
-      ...axis, tickformat: chart.form === "share" ? ",.2~%" : "", hoverformat: chart.form === "share" ? ".2~%" : ".4~g", exponentformat: "power",
-      rangemode: chart.stacked || chart.bars ? "tozero" : "normal", range: level(chart),
+      ...axis,
+      tickformat: chart.form === "share" ? ",.2~%" : "",
+      hoverformat: chart.form === "share" ? ".2~%" : ".4~g",
+      exponentformat: "power",
+      rangemode: chart.stacked || chart.bars ? "tozero" : "normal",
+      range: level(chart),
     },
   };
 }
@@ -97,89 +140,4 @@ function draw(card) {
 
 function redraw() {
   for (const card of drawing.cards.values()) draw(card);
-}
-
-function stroke({ colour, dash }) {
-  const svg = document.createElementNS(SVG, "svg");
-  const line = document.createElementNS(SVG, "line");
-  const gaps = { solid: "", dash: "6 3", dot: "2 2", dashdot: "6 2 2 2", longdash: "10 3" }[dash];
-  for (const [key, value] of Object.entries({ width: 22, height: 8, "aria-hidden": "true" })) svg.setAttribute(key, value);
-  for (const [key, value] of Object.entries({ x1: 0, x2: 22, y1: 4, y2: 4, stroke: colour, "stroke-width": 3, "stroke-dasharray": gaps })) line.setAttribute(key, value);
-  svg.append(line);
-  return svg;
-}
-
-function toggle(key, name, style) {
-  const press = (event) => {
-    const button = event.currentTarget, off = drawing.hidden.has(key);
-    if (off) drawing.hidden.delete(key);
-    else drawing.hidden.add(key);
-    button.setAttribute("aria-pressed", String(off));
-    redraw();
-  };
-  return el("button", { type: "button", "aria-pressed": String(!drawing.hidden.has(key)), onclick: press, title: name }, stroke(style), el("span", {}, ...shown(name)));
-}
-
-function legend(chart, runs) {
-  if (chart.names.length < 2) return null;
-  const style = (name) => (runs.length > 1 ? { colour: css("--quiet"), dash: DASHES[chart.names.indexOf(name) % DASHES.length] } : look(chart, { name, run: 0 }, runs));
-  return el("div", { class: "legend", role: "group", "aria-label": `Lines of ${chart.title}` }, chart.names.map((name) => toggle(`${chart.id}/${name}`, name, style(name))));
-}
-
-function runLegend(runs) {
-  if (runs.length < 2) return null;
-  return el("div", { class: "legend", role: "group", "aria-label": "Runs" }, runs.map((name, run) => toggle(`run/${run}`, name, { colour: COLOURS[run % COLOURS.length], dash: "solid" })));
-}
-
-function ends(chart, runs) {
-  return chart.lines.filter((line) => !line.faint).map((line) => {
-    const known = line.y.map((y, i) => [line.x[i], y]).filter((point) => point[1] !== null);
-    const [first, last] = [known[0], known[known.length - 1]];
-    return [runs.length > 1 ? `${runs[line.run]}, ${line.name}` : line.name, `${written(first[1], chart.form)} (${first[0]})`, `${written(last[1], chart.form)} (${last[0]})`,
-      written(Math.min(...known.map((p) => p[1])), chart.form), written(Math.max(...known.map((p) => p[1])), chart.form)];
-  });
-}
-
-function chartCard(chart, runs) {
-  chart.names = [...new Set(chart.lines.map((line) => line.name))];
-  const plot = el("div", { class: "plot", role: "img", "aria-label": `${chart.title}; its numbers follow as a table` });
-  const numbers = el("details", { ontoggle: (event) => {
-    if (event.currentTarget.open) fill(event.currentTarget, el("summary", {}, "Numbers"), table(["", `first (${card.chart.axis || "at"})`, `last (${card.chart.axis || "at"})`, "least", "most"], ends(card.chart, card.runs), [1, 2, 3, 4]));
-  } }, el("summary", {}, "Numbers"));
-  const words = el("div", {});
-  const made = el("figure", { class: "card chart", id: `chart-${chart.id}` }, words, plot, numbers);
-  const card = { chart, runs, plot, near: false, made, words };
-  drawing.cards.set(chart.id, card);
-  describe(card);
-  drawing.near ??= new IntersectionObserver((seen) => {
-    for (const { target, isIntersecting } of seen) {
-      const found = [...drawing.cards.values()].find((each) => each.plot === target);
-      if (found && isIntersecting && !found.near) {
-        found.near = true;
-        draw(found);
-      }
-    }
-  }, { rootMargin: "400px" });
-  drawing.near.observe(plot);
-  return made;
-}
-
-function describe(card) {
-  fill(card.words, el("figcaption", {}, el("h3", {}, ...shown(card.chart.title)), el("small", {}, ...shown(card.chart.about))), legend(card.chart, card.runs));
-}
-
-// The same cards with newer numbers, for a run that goes on; a chart that is new gets a card.
-function updateCharts(place, charts, runs) {
-  for (const chart of charts) {
-    const card = drawing.cards.get(chart.id);
-    if (!card) {
-      place.append(chartCard(chart, runs));
-      continue;
-    }
-    const before = card.chart.names.join("/");
-    chart.names = [...new Set(chart.lines.map((line) => line.name))];
-    Object.assign(card, { chart, runs });
-    if (chart.names.join("/") !== before) describe(card);
-    draw(card);
-  }
 }

@@ -18,7 +18,8 @@ function fill(place, ...children) {
 
 // Characters that show nothing, or turn the writing direction: control codes, bidirectional marks, invisible spaces.
 // U+200C and U+200D stay, as emoji and several scripts are joined by them.
-const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
+const UNSEEN =
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
 
 // The text as nodes, each unseen character as its code.
 function shown(text) {
@@ -60,15 +61,41 @@ function written(value, form) {
 // A table whose cells are text or nodes; columns named in `numbers` are set flush right.
 function table(head, rows, numbers = []) {
   const kind = (i) => (numbers.includes(i) ? "number" : null);
-  return el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "table" }, el("table", {},
-    head && el("thead", {}, el("tr", {}, head.map((cell, i) => el("th", { scope: "col", class: kind(i) }, cell)))),
-    el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, i) =>
-      cell instanceof Element && cell.tagName === "TD" ? cell : el("td", { class: kind(i) || "text" }, cell)))))));
+  return el(
+    "div",
+    { class: "wide", tabindex: "0", role: "region", "aria-label": "table" },
+    el(
+      "table",
+      {},
+      head &&
+        el(
+          "thead",
+          {},
+          el(
+            "tr",
+            {},
+            head.map((cell, i) => el("th", { scope: "col", class: kind(i) }, cell)),
+          ),
+        ),
+      el(
+        "tbody",
+        {},
+        rows.map((row) =>
+          el(
+            "tr",
+            {},
+            row.map((cell, i) => (cell instanceof Element && cell.tagName === "TD" ? cell : el("td", { class: kind(i) || "text" }, cell))),
+          ),
+        ),
+      ),
+    ),
+  );
 }
 
 // What a script element of the page holds as gzip in base64.
 async function unpack(packed) {
-  const text = atob(packed), bytes = new Uint8Array(text.length);
+  const text = atob(packed),
+    bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i); // several times as quick as Uint8Array.from
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
 }

@@ -1,10 +1,17 @@
 // The page from its data: words first, so that something is seen at once; then plotly is unpacked and the charts in sight are drawn.
 
 const LIVE_SECONDS = 5;
-const CHOSEN = "Of each step these are the longest, the shortest, the best and worst paid, the least likely, one that graders choked on, then right, wrong and truncated ones in turn: no mean can be taken over them.";
+const CHOSEN =
+  "Of each step these are the longest, the shortest, the best and worst paid, the least likely, one that graders choked on, " +
+  "then right, wrong and truncated ones in turn: no mean can be taken over them.";
 
 function section(id, title, ...content) {
-  return el("section", { id, "aria-labelledby": `${id}-title` }, el("h2", { id: `${id}-title` }, title), el("div", { id: `${id}-part` }, ...content));
+  return el(
+    "section",
+    { id, "aria-labelledby": `${id}-title` },
+    el("h2", { id: `${id}-title` }, title),
+    el("div", { id: `${id}-part` }, ...content),
+  );
 }
 
 const themes = {
@@ -18,14 +25,32 @@ const themes = {
 };
 
 function masthead(data, sections) {
-  const button = el("button", { type: "button", title: "Light or dark", onclick: () => themes.set(document.documentElement.dataset.theme === "dark" ? "light" : "dark") }, "Theme");
-  return el("div", {}, el("nav", { "aria-label": "Parts" }, sections.map(([id, title]) => el("a", { href: `#${id}` }, title))), button);
+  const button = el(
+    "button",
+    {
+      type: "button",
+      title: "Light or dark",
+      onclick: () => themes.set(document.documentElement.dataset.theme === "dark" ? "light" : "dark"),
+    },
+    "Theme",
+  );
+  return el(
+    "div",
+    {},
+    el(
+      "nav",
+      { "aria-label": "Parts" },
+      sections.map(([id, title]) => el("a", { href: `#${id}` }, title)),
+    ),
+    button,
+  );
 }
 
 function heldWords(data) {
   if (data.live) return "Read from the run directory page by page, newest step first.";
   const words = data.rollouts.map((held, run) => {
-    const name = data.runs.length > 1 ? `${data.runs[run].name}: ` : "", notes = held.notes.map((note) => ` Note: ${note}.`).join("");
+    const name = data.runs.length > 1 ? `${data.runs[run].name}: ` : "",
+      notes = held.notes.map((note) => ` Note: ${note}.`).join("");
     return `${name}${number(held.shown)} of ${number(held.total)} responses, from ${number(held.steps)} steps.${notes}`;
   });
   if (data.rollouts.some((held) => held.shown < held.total)) words.push(CHOSEN);
@@ -38,13 +63,30 @@ function build(data) {
   const parts = names.length ? [["overview", "Overview", () => overview(data)]] : [];
   if (data.experiments.length) parts.push(["experiments", "Experiment", () => data.experiments.map(experimentPart)]);
   if (data.runs.length) {
-    parts.push(["curves", "Curves", () => [runLegend(names), data.charts.length ? null : el("p", { class: "quiet" }, "No step was finished: there is nothing to draw."), el("div", { class: "grid charts", id: "charts" }, data.charts.map((chart) => chartCard(chart, names)))]]);
+    parts.push([
+      "curves",
+      "Curves",
+      () => [
+        runLegend(names),
+        data.charts.length ? null : el("p", { class: "quiet" }, "No step was finished: there is nothing to draw."),
+        el(
+          "div",
+          { class: "grid charts", id: "charts" },
+          data.charts.map((chart) => chartCard(chart, names)),
+        ),
+      ],
+    ]);
     parts.push(["time", "Time", () => data.runs.map((run) => timePart(run, names.length > 1))]);
     parts.push(["memory", "Memory", () => data.runs.map((run) => memoryPart(run, names.length > 1))]);
     const source = data.live ? new ServedRollouts() : new EmbeddedRollouts((run) => document.querySelectorAll(`script[data-run="${run}"]`));
     parts.push(["rollouts", "Rollouts", () => rolloutBrowser(data, source)]);
   }
-  fill(main, el("h1", {}, ...shown(data.title)), el("p", { class: "quiet", id: "made" }, madeWords(data)), parts.map(([id, title, content]) => section(id, title, ...content())));
+  fill(
+    main,
+    el("h1", {}, ...shown(data.title)),
+    el("p", { class: "quiet", id: "made" }, madeWords(data)),
+    parts.map(([id, title, content]) => section(id, title, ...content())),
+  );
   fill(document.getElementById("top"), masthead(data, parts));
   if (data.runs.length) document.getElementById("held").replaceChildren(...shown(heldWords(data)));
 }
@@ -67,7 +109,8 @@ async function follow(data) {
     await new Promise((resolve) => setTimeout(resolve, LIVE_SECONDS * 1000));
     if (document.hidden) continue;
     try {
-      const text = await (await fetch("data.json")).text(), newer = JSON.parse(text);
+      const text = await (await fetch("data.json")).text(),
+        newer = JSON.parse(text);
       document.getElementById("made").textContent = madeWords(newer);
       if (text === last) continue;
       last = text;
@@ -83,7 +126,9 @@ function update(data) {
   const names = data.runs.map((run) => run.name);
   const open = [...document.querySelectorAll("#overview details")].map((each) => each.open);
   fill(document.getElementById("overview-part"), ...overview(data));
-  document.querySelectorAll("#overview details").forEach((each, i) => { each.open = open[i] ?? each.open; });
+  document.querySelectorAll("#overview details").forEach((each, i) => {
+    each.open = open[i] ?? each.open;
+  });
   updateCharts(document.getElementById("charts"), data.charts, names);
   fill(document.getElementById("time-part"), ...data.runs.map((run) => timePart(run, names.length > 1)));
   fill(document.getElementById("memory-part"), ...data.runs.map((run) => memoryPart(run, names.length > 1)));
@@ -92,12 +137,16 @@ function update(data) {
 async function start() {
   const data = JSON.parse(document.getElementById("data").textContent);
   themes.set("");
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (!themes.asked) themes.set(""); });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    if (!themes.asked) themes.set("");
+  });
   build(data);
   document.documentElement.dataset.viewed = String(Math.round(performance.now())); // ms until the first view, for whoever measures
   await painted();
   if (!window.DecompressionStream) {
-    document.getElementById("main").prepend(el("p", { class: "note" }, "This browser cannot unpack charts and rollouts: any of 2023 or newer can."));
+    document
+      .getElementById("main")
+      .prepend(el("p", { class: "note" }, "This browser cannot unpack charts and rollouts: any of 2023 or newer can."));
     return;
   }
   await loadLibrary();

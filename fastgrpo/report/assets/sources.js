@@ -23,7 +23,8 @@ class EmbeddedRollouts {
   async page(filter, cursor) {
     const key = JSON.stringify(filter);
     if (this.found.key !== key) this.found = { key, rows: (await this.rows(filter.run)).filter((row) => passes(row, filter)) };
-    const start = cursor ?? 0, end = start + PAGE;
+    const start = cursor ?? 0,
+      end = start + PAGE;
     return { rows: this.found.rows.slice(start, end), next: end < this.found.rows.length ? end : null, matches: this.found.rows.length };
   }
 }
