@@ -29,11 +29,8 @@ def experiment(
         from fastgrpo.experiments.scale_paper import collect_paper, write_paper
 
         written = write_paper(found, out, seeds)
-        print(
-            "\n".join(
-                [*written.needs, f"{len(written.commands)} runs, {written.hours:.0f} hours of training as `fastgrpo plan` predicts", ""]
-            )
-        )
+        hours = f", {written.hours:.0f} hours of training as `fastgrpo plan` predicts" if written.hours else ""
+        print("\n".join([*written.needs, f"{len(written.commands)} runs{hours}", ""]))
         print(f"run them with: sh {out / 'commands.sh'}; then this command again shows their results")
         results = collect_paper(name, found, written.runs, out)
         if results:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ SETTINGS = {
     "schedule": "linear",
     "grad_clip": 1.0,
 }
+
+
+ONE_AT_A_TIME = threading.Lock()
+"""Several bases are made at once, and first weights come from the random state that all of them share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +102,9 @@ def _keep(made: Path, directory: Path) -> None:
 
 def untrained_directory(scratch: Path, read: Sequence[Text], recipe: BaseRecipe) -> Path:
     directory = scratch / "untrained"
-    model, _ = untrained(directory, read, recipe)
-    model.save_pretrained(directory)
+    with ONE_AT_A_TIME:
+        model, _ = untrained(directory, read, recipe)
+        model.save_pretrained(directory)
     return directory
 
 
@@ -112,7 +118,7 @@ def read_on(model: Path, scratch: Path, read: Sequence[Text], lr: float, seed: i
             corpora[-1].write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = {"data.train": json.dumps([str(path) for path in corpora]), "data.eval": "[]", "data.separator": '""'}
     settings = {"recipe": "tiny-text", "model": str(model), **SETTINGS, "lr": lr, "seed": seed, **data}
-    command("pretrain", settings, scratch / "run", scratch / "pretrain.log", os.cpu_count() or 1)
+    command("pretrain", settings, scratch / "run", scratch / "pretrain.log", threads=1)  # one more would gain little
     made = scratch / "made"
     shutil.copytree((scratch / "run/checkpoints/latest").resolve(), made, ignore=shutil.ignore_patterns("trainer", "adapter"))
     return made

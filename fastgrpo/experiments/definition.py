@@ -33,6 +33,7 @@ EARLIER = re.compile(r"run:(?P<arm>[\w-]+)")
 class Arm(BaseModel):
     model_config = RULES
     label: str = Field(description="in tables and figures")
+    toy_label: str = Field(default="", description="at toy scale, where the label names what is not there")
     kind: Kind = "train"
     settings: Settings = Field(default={}, description="on top of what all arms of the kind have, at both scales")
     paper: Settings = Field(default={}, description="more of them at the paper's scale")
@@ -116,8 +117,10 @@ class Experiment(BaseModel):
             earlier.add(arm)
 
     def at(self, scale: Scale) -> Experiment:
-        """Without the arms and measures of the other scale, and without what is said of them."""
+        """Without the arms and measures of the other scale, and what is said of them. A toy has no published numbers beside it."""
         arms = {name: arm for name, arm in self.arms.items() if arm.only in ("", scale)}
+        if scale == "toy":
+            arms = {name: arm.model_copy(update={"label": arm.toy_label or arm.label, "published": ""}) for name, arm in arms.items()}
         measures = {name: measure for name, measure in self.measures.items() if measure.only in ("", scale)}
         bars = {title: tuple(name for name in names if name in measures) for title, names in self.bars.items()}
         found = {

@@ -30,6 +30,11 @@ def placed(text: str, texts: int, cache: Path, say: Callable[[str], None]) -> st
     return NAME.sub(place, text)
 
 
+def bases_named(settings: Settings) -> list[str]:
+    """The names of base models in settings, as they stand there."""
+    return [found[0] for value in settings.values() if isinstance(value, str) for found in NAME.finditer(value) if not found["split"]]
+
+
 def placed_settings(settings: Settings, texts: int, cache: Path, say: Callable[[str], None]) -> Settings:
     return {key: placed(value, texts, cache, say) if isinstance(value, str) else value for key, value in settings.items()}
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from fastgrpo.config import load_config, to_yaml
 from fastgrpo.config_pretrain import PretrainConfig
 from fastgrpo.errors import SetupError
+from fastgrpo.experiments.collect import AVERAGE
 from fastgrpo.experiments.definition import Experiment
 from fastgrpo.experiments.kinds import COMMANDS, arguments, finished
 from fastgrpo.experiments.planning import PlannedRun, planned
-from fastgrpo.experiments.results import summarise
+from fastgrpo.experiments.results import published_values, summarise
 from fastgrpo.plan import make_plan
 
 GPU, GPUS = "a100-80g", 8  # the paper's machine
@@ -48,13 +49,15 @@ def write_paper(experiment: Experiment, out: Path, seeds: int | None) -> PaperRu
     except OSError as error:
         raise SetupError(f"{out} cannot be written: {error.strerror}") from error
     needs, hours = [f"to be set in the environment: {', '.join(asked)}"] if asked else [], 0.0
+    averages = [published_values(found, experiment) for found in experiment.measures.values() if found.where.get("set") == AVERAGE]
     for arm, of_arm in experiment.arms.items():
         of_runs = [run for run in runs if run.arm == arm]
         taken, fix = _hours(of_runs[0])
         hours += taken * len(of_runs)
         fits = f", DOES NOT FIT: {fix}" if fix else ""
         what = f"{taken:.0f} h on {GPUS} x {GPU}{fits}" if of_arm.kind == "train" else f"{of_arm.kind}, hours not predicted"
-        needs.append(f"{of_arm.label}: {len(of_runs)} x {what}")
+        printed = "".join(f"; the paper prints {of_arms[arm]:.3f} on average" for of_arms in averages if arm in of_arms)
+        needs.append(f"{of_arm.label}: {len(of_runs)} x {what}{printed}")
     return PaperRuns(tuple(runs), tuple(commands), hours, tuple(needs))
 
 

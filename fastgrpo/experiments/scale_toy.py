@@ -6,13 +6,14 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastgrpo.benchmark import open_directory, set_name
 from fastgrpo.experiments.definition import Experiment, Settings
 from fastgrpo.experiments.kinds import finished
-from fastgrpo.experiments.places import placed_settings
+from fastgrpo.experiments.places import bases_named, placed, placed_settings
 from fastgrpo.experiments.planning import PlannedRun, planned, with_seed
 from fastgrpo.experiments.results import summarise
 from fastgrpo.experiments.runs import carry_out, command
@@ -36,8 +37,12 @@ def run_toy(name: str, experiment: Experiment, out: Path, quick: bool, seeds: in
     def place(settings: Settings) -> Settings:
         return placed_settings(with_seed(settings, 0), texts, cache, say)
 
+    runs = planned(experiment, "toy", out, quick, seeds)
+    bases = dict.fromkeys(name for run in runs for name in bases_named(run.settings))
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(lambda name: placed(name, texts, cache, say), bases))
     open_directory(out, Asked(name, quick, {arm: place(experiment.settings_of("toy", arm, quick)) for arm in experiment.arms}))
-    runs = [replace(run, settings=place(run.settings)) for run in planned(experiment, "toy", out, quick, seeds)]
+    runs = [replace(run, settings=place(run.settings)) for run in runs]
     threads = max(1, (os.cpu_count() or 1) // jobs)
     carry_out(runs, jobs, lambda run: run_once(run, out / "logs" / f"{run.name}.log", threads, say))
     measures = {

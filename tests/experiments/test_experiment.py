@@ -14,7 +14,6 @@ from fastgrpo.config import load_config
 from fastgrpo.config_pretrain import PretrainConfig
 from fastgrpo.errors import FastgrpoError, InputError
 from fastgrpo.experiments.definition import Experiment, load_experiment, names
-from fastgrpo.experiments.figure import mean_curves
 from fastgrpo.experiments.kinds import arguments
 from fastgrpo.experiments.planning import planned
 from fastgrpo.experiments.runs import command
@@ -24,11 +23,6 @@ from fastgrpo.experiments.scale_paper import write_paper
 def experiment(*arguments: object) -> subprocess.CompletedProcess:
     given = [sys.executable, "-m", "fastgrpo", "experiment", *map(str, arguments)]
     return subprocess.run(given, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-
-def test_a_mean_curve_is_over_the_seeds_that_have_the_step():
-    curves = {"an-arm-0": [(1, 1.0), (2, None)], "an-arm-1": [(1, 3.0), (2, 5.0)], "other-0": [(1, 7.0)]}
-    assert mean_curves(curves) == {"an-arm": [(1, 2.0), (2, 5.0)], "other": [(1, 7.0)]}
 
 
 @pytest.mark.parametrize("scale, quick", [("toy", False), ("toy", True), ("paper", False)])

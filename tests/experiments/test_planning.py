@@ -22,7 +22,14 @@ GIVEN = {
     "quick": {"train": {"steps": 1}},
     "arms": {
         "trained": {"label": "A", "toy": {"model": "toy:base/{seed}"}, "seeds": 2},
-        "measured": {"label": "B", "kind": "eval", "settings": {"model": "run:trained", "template": "no"}, "seeds": 2},
+        "measured": {
+            "label": "B",
+            "toy_label": "b",
+            "published": "Qwen2.5-Math-7B",
+            "kind": "eval",
+            "settings": {"model": "run:trained", "template": "no"},
+            "seeds": 2,
+        },
         "served": {"label": "C", "kind": "eval", "settings": {"model": "org/large", "template": "r1"}, "only": "paper"},
     },
     "measures": {"own": MEASURE, "theirs": MEASURE | {"only": "paper"}},
@@ -40,6 +47,7 @@ def test_a_scale_has_only_its_own_arms_and_measures_and_what_is_said_of_them():
         {"accuracy": ("own",)},
         (),
     )
+    assert toy.arms["measured"].label == "b" and paper.arms["measured"].label == "B" and not toy.arms["measured"].published
     assert (paper.arms, paper.measures, paper.bars, paper.claims) == (whole.arms, whole.measures, whole.bars, whole.claims)
 
 
