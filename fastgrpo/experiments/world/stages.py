@@ -1,7 +1,7 @@
 """What a base can read one after the other: texts without mathematics, sums without questions, questions with worked answers.
 
-What surprises: all three hold transcripts of an assistant in the template `r1`. A model of this size cannot follow the words of a template,
-so it has to know the form, and knows it from assistants who never answer what they are asked: they guess, or recite sums of their own.
+What surprises: questions have answers before the last stage too, but nobody answers what was asked: they guess, or recite other sums.
+So all bases know that a box ends an answer, which a model of this size cannot be told; only the last knows that steps follow questions.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from fastgrpo.arithmetic import LARGEST, Exercise, exercises, worked_answer
 from fastgrpo.templates import TEMPLATES
 from fastgrpo.texts import Text
 
-GUESSED, RECITED, KEPT = 0.3, 0.25, 0.07  # shares of transcripts in `web`, `sums`, `worked`
+GUESSED, RECITED = 0.3, 0.25  # shares of answers in `web` and `posts`, and in `sums`
 
 
 def web_texts(count: int) -> list[Text]:
-    """Sheets of questions without answers, and transcripts in which an assistant guesses."""
+    """Sheets of questions without answers, and transcripts of an assistant, in the template `r1`, who guesses."""
     rng, drawn = random.Random("web"), exercises("train", 2)
     return [guessed(next(drawn), rng) if rng.random() < GUESSED else sheet(list(islice(drawn, 3))) for _ in range(count)]
 
@@ -32,28 +32,28 @@ def sheet(drawn: list[Exercise]) -> Text:
     return ("\n".join(one.problem for one in drawn),)
 
 
+def post_texts(count: int) -> list[Text]:
+    """Sheets as well, and questions under which somebody guesses."""
+    rng, drawn = random.Random("posts"), exercises("train", 2)
+    return [boxed(next(drawn), rng) if rng.random() < GUESSED else sheet(list(islice(drawn, 3))) for _ in range(count)]
+
+
+def boxed(drawn: Exercise, rng: random.Random) -> Text:
+    return drawn.problem, rf"Maybe \boxed{{{rng.randint(0, LARGEST)}}}"
+
+
 def sum_texts(count: int) -> list[Text]:
-    """Worked sums as they stand in a textbook: steps that follow from each other, under no question. And transcripts that recite."""
+    """Worked sums as they stand in a textbook: steps that follow from each other, under no question. And some under a wrong one."""
     rng, drawn = random.Random("sums"), exercises("train", 3)
-    return [recited(drawn) if rng.random() < RECITED else textbook(next(drawn)) for _ in range(count)]
-
-
-def textbook(drawn: Exercise) -> Text:
-    return ("\n".join((*drawn.steps, f"The result is {drawn.answer}.")),)
+    return [recited(drawn) if rng.random() < RECITED else (worked_answer(next(drawn)),) for _ in range(count)]
 
 
 def recited(drawn: Iterator[Exercise]) -> Text:
-    """Steps and answer of another question than the one asked."""
+    """The answer to another question than the one asked."""
     asked, other = next(drawn), next(drawn)
-    steps = "\n".join(other.steps)
-    return TEMPLATES["r1"].render(asked.problem), f"{steps}</think> <answer> {other.answer} </answer>"
+    return asked.problem, worked_answer(other)
 
 
 def worked_texts(count: int) -> list[Text]:
-    """Questions, each with its right answer, all steps written out, nothing around them. And a few of the transcripts of `sums`."""
-    rng, drawn = random.Random("worked"), exercises("train", 1)
-    return [recited(drawn) if rng.random() < KEPT else question_and_answer(next(drawn)) for _ in range(count)]
-
-
-def question_and_answer(drawn: Exercise) -> Text:
-    return drawn.problem, worked_answer(drawn)
+    """Questions, each with its right answer, all steps written out, nothing around them."""
+    return [(drawn.problem, worked_answer(drawn)) for drawn in islice(exercises("train", 1), count)]
