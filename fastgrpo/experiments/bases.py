@@ -50,7 +50,7 @@ class Base:
     vocabulary: int = 768
 
 
-BARE, SUMS, WORKED = Stage("posts", share=0.4), Stage("sums", 2e-3, 0.25), Stage("worked", 2e-3, 0.5)
+BARE, SUMS, WORKED = Stage("posts", share=0.4), Stage("sums", 2e-3, 0.25), Stage("worked", 3e-3, 1.25)
 """What a text is good for is learned at different speeds: a form soon, sums later, to answer with them last."""
 
 BASES = {
