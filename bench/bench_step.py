@@ -62,7 +62,7 @@ def raced(names: list[str], race: str, repeats: int, threads: int) -> dict[str, 
             if done.returncode:
                 traces[name] = (done.stderr.strip() or "no message").splitlines()[-1]
                 break
-            traces[name].append(torch.load(out))
+            traces[name].append(torch.load(out, weights_only=True))
     if isinstance(traces[names[0]], str):
         raise SystemExit(f"{names[0]}: {traces[names[0]]}")
     first = traces[names[0]][0]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from typer.testing import CliRunner
 
-from fastgrpo.cli import app
+from fastgrpo.cli import make_app
 from fastgrpo.errors import FastgrpoError
 
 
@@ -19,7 +19,7 @@ class Finished:
 
 def in_process(*arguments: str, typed: str | None = None) -> Finished:
     """`fastgrpo ARGUMENTS` with `typed` coming through a pipe."""
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments], input=typed)
+    done = CliRunner().invoke(make_app(), [str(argument) for argument in arguments], input=typed)
     if isinstance(done.exception, FastgrpoError):
         lines = "".join(f"fastgrpo: {line}\n" for line in str(done.exception).splitlines())
         return Finished(done.exception.exit_code, done.stdout, done.stderr + lines)

@@ -34,7 +34,7 @@ def questions(tmp_path, monkeypatch) -> Path:
 
 def analyze(*arguments, **environment) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "fastgrpo", "analyze", *map(str, arguments)]
-    return subprocess.run(command, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=200)
+    return subprocess.run(command, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=280)
 
 
 def summary(finished: subprocess.CompletedProcess) -> dict:
@@ -173,11 +173,11 @@ def test_killed_while_it_judges_it_asks_only_for_what_is_missing():
     ],
 )
 def test_what_cannot_be_analysed_is_refused_in_one_line(change, words, monkeypatch):
-    from fastgrpo.cli import app
+    from fastgrpo.cli import make_app
     from fastgrpo.errors import InputError
 
     options = {"what": "all", "--model": "builtin:base", "--data": "questions.jsonl", "--out": "out"} | change
     arguments = ["analyze", options.pop("what"), *(part for pair in options.items() for part in pair)]
     with pytest.raises(InputError) as refused:
-        app(arguments, standalone_mode=False)
+        make_app()(arguments, standalone_mode=False)
     assert words in str(refused.value) and "\n" not in str(refused.value)

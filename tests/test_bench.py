@@ -12,7 +12,8 @@ import pytest
 
 BENCH = Path(__file__).parents[1] / "bench"
 PATHS = [str(BENCH.parent), str(BENCH.parent / "kernels"), os.environ.get("PYTHONPATH", "")]
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, PATHS))}
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}  # where nothing is measured
+ENVIRONMENT |= {"PYTHONPATH": os.pathsep.join(filter(None, PATHS))}
 
 
 def test_pytest_finds_the_benchmarks():
@@ -27,7 +28,7 @@ def test_a_benchmark_runs_checks_its_gradients_and_renders(tmp_path):
     results = tmp_path / "results.json"
     chosen = "policy and not silent and (fastgrpo or products)"
     command = [sys.executable, "-m", "pytest", str(BENCH), "-q", "-k", chosen, f"--benchmark-json={results}", "-p", "no:cacheprovider"]
-    done = subprocess.run(command, cwd=BENCH.parent, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=BENCH.parent, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout[-2000:]
     spec = importlib.util.spec_from_file_location("table", BENCH / "table.py")
     table = importlib.util.module_from_spec(spec)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from fastgrpo.cli import app
+from fastgrpo.cli import make_app
 from fastgrpo.config import Config, fields_of, load_config, to_yaml
 from fastgrpo.config_kind import kind_of, load_any
 from fastgrpo.config_pretrain import PretrainConfig
@@ -26,14 +26,14 @@ def here(tmp_path, monkeypatch):
 
 
 def run(*arguments: str) -> str:
-    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    done = CliRunner().invoke(make_app(), arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
 
 
 def refusal(kind: type[Exception], *arguments: str) -> str:
     with pytest.raises(kind) as caught:
-        CliRunner().invoke(app, arguments, catch_exceptions=False)
+        CliRunner().invoke(make_app(), arguments, catch_exceptions=False)
     return str(caught.value)
 
 

@@ -18,7 +18,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from fastgrpo import base_model
-from fastgrpo.cli import app
+from fastgrpo.cli import make_app
 from fastgrpo.cli.runs import resolve
 from fastgrpo.config import load_config
 from fastgrpo.config_kind import kind_of
@@ -130,7 +130,7 @@ def invoke(command: str) -> int:
     arguments += SMALL.get(arguments[0], ())
     if "--out" in arguments and (out := Path(arguments[arguments.index("--out") + 1])).is_file():
         out.unlink()  # the pages write it, and then use it
-    done = CliRunner().invoke(app, arguments)
+    done = CliRunner().invoke(make_app(), arguments)
     if isinstance(done.exception, FastgrpoError):
         print(done.exception)
         return done.exception.exit_code
@@ -179,7 +179,7 @@ def test_a_command_that_is_not_run_exists(command, monkeypatch):
 
 def require_command(arguments: list[str]) -> None:
     """Raises where the command, an option of it, a recipe or a setting does not exist, or a value is not allowed."""
-    command = get_command(app)
+    command = get_command(make_app())
     name = arguments[0]
     if name.startswith("--"):
         assert name in {option for parameter in command.params for option in parameter.opts}
@@ -226,4 +226,4 @@ def test_a_page_has_no_command_outside_fences_and_no_dead_link(page):
     for path in re.findall(r"`pytest ([^`]+)`", text):
         assert all((ROOT / name).exists() for name in path.split() if name.startswith("tests")), path
     for command in re.findall(r"`fastgrpo ([a-z]+ ?[^`=]*)`", text):
-        assert command.split()[0] in get_command(app).commands, command
+        assert command.split()[0] in get_command(make_app()).commands, command

@@ -8,7 +8,7 @@ from in_process import in_process
 from test_cli import here
 from test_trainer import SMALL, letter_problems
 
-from fastgrpo.cli import app
+from fastgrpo.cli import make_app
 
 __all__ = ["here", "letter_problems"]
 OTHERWISE = {"init", "config schema", "report"}  # write a file, are JSON already, or make a page
@@ -22,7 +22,7 @@ def commands(group: typer.Typer, prefix: str = ""):
             yield name, command
 
 
-@pytest.mark.parametrize(("name", "command"), list(commands(app)), ids=lambda part: part if isinstance(part, str) else "")
+@pytest.mark.parametrize(("name", "command"), list(commands(make_app())), ids=lambda part: part if isinstance(part, str) else "")
 def test_every_command_with_a_result_takes_json(name, command):
     options = {option for parameter in command.params for option in parameter.opts}
     assert "--json" in options or name in OTHERWISE

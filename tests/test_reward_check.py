@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fastgrpo.cli import app
+from fastgrpo.cli import make_app
 from fastgrpo.errors import InputError
 from fastgrpo.reward_check import check_rewards
 
@@ -39,7 +39,7 @@ def check(path: Path, verifier: str = "fast", form: str = "boxed", compat: bool 
 
 
 def command(*arguments):
-    return CliRunner().invoke(app, ["reward", "check", *map(str, arguments)])
+    return CliRunner().invoke(make_app(), ["reward", "check", *map(str, arguments)])
 
 
 def test_agreement_and_every_disagreement_are_reported(file):

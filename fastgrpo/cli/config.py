@@ -19,9 +19,13 @@ def show(
 ) -> None:
     """Print every setting with its origin, as YAML that `fastgrpo train FILE` accepts; of `fastgrpo pretrain` too."""
     from fastgrpo.config import to_yaml
-    from fastgrpo.config_kind import kind_of
 
-    resolved = resolve(settings, kind_of(settings[0] if settings and "=" not in settings[0] else None))
+    kind = None
+    if settings and "=" not in settings[0]:
+        from fastgrpo.config_kind import kind_of
+
+        kind = kind_of(settings[0])
+    resolved = resolve(settings, kind)
     if as_json:
         print(json.dumps({key: {"value": value, "origin": resolved.origins[key]} for key, value in resolved.values().items()}))
     else:

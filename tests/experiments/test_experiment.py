@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fastgrpo.cli import app
+from fastgrpo.cli import make_app
 from fastgrpo.config import load_config
 from fastgrpo.config_pretrain import PretrainConfig
 from fastgrpo.errors import FastgrpoError, InputError
@@ -35,7 +35,7 @@ def test_every_arm_is_a_command_that_is_understood(name, scale, quick, tmp_path)
         if run.kind in ("train", "pretrain"):
             load_config(recipe, given, *([PretrainConfig] if run.kind == "pretrain" else []))
         else:  # a typer command that knows all of its options ends with its help
-            said = CliRunner().invoke(app, [run.kind, recipe, *given, "--help"])
+            said = CliRunner().invoke(make_app(), [run.kind, recipe, *given, "--help"])
             assert said.exit_code == 0, (run.name, said.output)
 
 
