@@ -40,7 +40,7 @@ def test_a_benchmark_runs_checks_its_gradients_and_renders(tmp_path):
     assert entry["extra_info"]["rel dX"] < 1e-5
 
 
-@pytest.mark.slow  # 20 s: three ways to the gradient of one step, and TRL's where it is installed
+@pytest.mark.long  # 20 to 40 s: three ways to the gradient of one step, and TRL's where it is installed
 def test_a_learning_step_is_the_same_work_for_everyone_and_renders(tmp_path):
     ways = ["fastgrpo", "fastgrpo, padded", "fastgrpo, full logits", "TRL", "fastgrpo, attention flash4"]
     command = [

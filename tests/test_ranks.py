@@ -215,7 +215,7 @@ def test_a_number_that_is_not_finite_on_one_rank_ends_all_with_4_and_changes_no_
     assert not (directory / "checkpoints" / "latest").exists()
 
 
-@pytest.mark.slow  # 25 s: two runs
+@pytest.mark.long  # 25 s: two runs
 def test_a_rank_with_too_little_memory_splits_its_packs_and_all_lower_their_budget(train):
     done, plain = train("plain", "--gpus", "2", "dtype=float64")
     assert done.returncode == 0, done.stderr

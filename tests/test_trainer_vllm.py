@@ -51,7 +51,7 @@ def test_weights_that_never_arrive_end_the_run_before_it_learns_from_them(
     assert [row["step"] for row in rows] == [1]
 
 
-@pytest.mark.slow  # 60 s, with the base model in the cache
+@pytest.mark.long  # 60 s, with the base model in the cache
 @pytest.mark.timeout(600)
 def test_the_tiny_run_begins_to_learn_with_vllm(tmp_path):
     summary = train_tiny(tmp_path / "run", "rollout.engine=vllm", "rollout.cache_gib=0.25", "steps=12", "eval.every=0")

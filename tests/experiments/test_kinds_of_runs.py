@@ -89,7 +89,8 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.mark.long
+@pytest.mark.long  # 1 to 3 minutes each on two cores, with the bases
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["table1", "base-models", "main-results", "template-duet", "pretraining-ceiling"])
 def test_a_quick_look_runs_from_the_command_to_the_page_and_is_not_repeated(name, tmp_path, cache):
     given = [sys.executable, "-m", "fastgrpo", "experiment", name, "--quick", "--jobs", "2", "--out", str(tmp_path / "out")]

@@ -77,15 +77,15 @@ def test_two_ranks_clip_stop_restore_push_and_share_alike(tiny_model_dir, untied
 
 @requires_deepspeed
 @requires_vllm
-@pytest.mark.slow  # 12 s each
-@pytest.mark.parametrize(("zero", "weights"), [(2, "shared"), (3, "push")])
+@pytest.mark.slow  # 15 to 30 s each
+@pytest.mark.parametrize(("zero", "weights"), [pytest.param(2, "shared", marks=pytest.mark.long), (3, "push")])
 def test_the_real_engine_has_the_weights_of_every_update(zero, weights):
     assert "all checked" in start(2, "engine_program.py", zero, weights).stdout
 
 
 @requires_deepspeed
 @requires_vllm
-@pytest.mark.slow  # 15 s: three engines are built
+@pytest.mark.long  # 15 to 40 s: three engines are built
 def test_an_engine_that_failed_is_built_again_from_spread_weights():
     assert "all checked" in start(1, "rebuild_program.py").stdout
 
@@ -133,7 +133,7 @@ def planned_bytes(directory: Path, zero: int) -> dict[str, float]:
 
 
 @requires_deepspeed
-@pytest.mark.slow  # 20 s
+@pytest.mark.long  # 20 to 50 s
 def test_two_ranks_need_the_memory_of_the_plan_and_hold_no_copy_of_the_model_before_it_is_spread(wide_model_dir, tmp_path):
     directory, parameters = wide_model_dir
     start(2, "memory_program.py", directory, tmp_path / "found.json")
