@@ -14,6 +14,7 @@ from fastgrpo.rewards import Grader, boxed_answer, tagged_answer
 from fastgrpo.rewards.limits import too_heavy
 from fastgrpo.types import Grade
 
+pytestmark = pytest.mark.alone  # an answer has one second
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 GOOD, REFUSED = Grade(1.0, True, "ok"), Grade(0.0, True, "unparsable")
 HALF = r"\frac{1}{2}"
