@@ -185,7 +185,7 @@ def test_every_slow_answer_is_a_timeout_and_a_worker_killed():
 
 
 def test_odd_texts_are_wrong_answers_and_nothing_else():
-    with Grader("boxed", "math_verify", workers=2) as grader:
+    with Grader("boxed", "math_verify", deadline=10, workers=2) as grader:
         grades = grader.grade([(rf"\boxed{{{answer}}}", HALF) for answer in ODD] + [(r"\boxed{x+1}", "1+x")])
         assert grades[-1] == GOOD
         assert all(grade.reward == 0 and grade.status in ("ok", "unparsable") for grade in grades[:-1])

@@ -105,6 +105,8 @@ def test_in_bfloat16_the_sentinel_is_silent_on_rounding_and_sees_old_weights(wei
         require_parity(round, "bfloat16", parity(learner.logprobs, spread(PROMPTS, groups)))
         engine.sleep()
         improve(learner, groups)
+    for _ in range(9):  # one update alone leaves a gap of 0.04 to 0.06, by the draw: at the bound; ten leave 0.4
+        improve(learner, groups)
     monkeypatch.setattr(engine.vllm, "reset_cache", lambda: None)  # old keys and values where weights are shared
     if weights == "push":
         monkeypatch.setattr(engine.vllm, "load", lambda stream: 0)
