@@ -51,8 +51,11 @@ def test_log_probs_are_split_with_their_tokens_and_one_sequence_has_no_parts():
         split(pack_one(sequences(5)))
 
 
-@pytest.mark.parametrize("loss", [LossConfig(type="dr_grpo"), LossConfig(type="grpo", beta=0.1, entropy_coef=0.01)], ids=["plain", "kl"])
-@pytest.mark.parametrize("fits", [30, 20])
+@pytest.mark.parametrize(
+    ("loss", "fits"),
+    [(LossConfig(type="dr_grpo"), 20), (LossConfig(type="grpo", beta=0.1, entropy_coef=0.01), 30)],
+    ids=["small parts", "with a reference"],
+)
 def test_gradients_in_parts_are_those_of_the_whole(tiny_model_dir, monkeypatch, loss, fits):
     rng = random.Random(3)
     cut = [random_cut(without_silent(part, loss), 2, rng) for part in random_updates(rng, loss, groups=6)]

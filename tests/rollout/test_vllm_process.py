@@ -38,7 +38,7 @@ def test_building_and_sampling_leave_random_states_environment_and_threads_alone
 
 
 @pytest.mark.slow  # 25 s for each way: two processes that import and build vLLM on two cores
-@pytest.mark.parametrize("tensor_parallel", [1, 2])
+@pytest.mark.parametrize("tensor_parallel", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_two_ranks_sample_different_prompts_and_agree_with_their_learners(tmp_path, tensor_parallel):
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
