@@ -40,7 +40,7 @@ def launch(resolved: ResolvedConfig, observer: Observer, resume: str = "never", 
     """
     config, said, first = resolved.config, [], int(os.environ.get("RANK", "0")) == 0
     found = find_earlier(resume, resolved, allow_changes, said.append) if first else None  # it may have to read all of a checkpoint
-    check(config)
+    check(config, launched_ranks())
     sources = (config.data.train, *config.data.eval)
     sets = {source: load_problems(source, config.data.problem, config.data.answer) for source in sources}
     if found and found.checkpoint:
@@ -53,13 +53,13 @@ def launch(resolved: ResolvedConfig, observer: Observer, resume: str = "never", 
         observer.end()
 
 
-def check(config: Config) -> None:
-    """What can be told before anything heavy is loaded."""
+def check(config: Config, ranks: int) -> None:
+    """What can be told before anything heavy is loaded, and before any of the ranks is started. Raises the errors of fastgrpo.errors."""
     require_model(config.model)
     require_rewards(config.reward.function, config.reward.url)
     require_installed(config.log.trackers)
-    if config.prompts_per_step < launched_ranks():
-        raise InputError(f"prompts_per_step={config.prompts_per_step} leaves some of {launched_ranks()} ranks without a prompt: raise it")
+    if config.prompts_per_step < ranks:
+        raise InputError(f"prompts_per_step={config.prompts_per_step} leaves some of {ranks} ranks without a prompt: raise it")
 
 
 def _run(

@@ -46,8 +46,7 @@ def launch_pretraining(
 
     rank = int(os.environ.get("RANK", "0"))
     found = find_earlier(resume, resolved, allow_changes, say) if rank == 0 else None  # it may have to read all of a checkpoint
-    require_model(config.model)
-    require_installed(config.log.trackers)
+    check(config)
     texts = {source: load_texts(source, config.data) for source in (*config.data.train, *config.data.eval)}
     if found and found.checkpoint:
         require_same_data(found, texts, allow_changes, say)
@@ -83,6 +82,12 @@ def launch_pretraining(
             return summary, directory
     finally:
         observer.end()
+
+
+def check(config: PretrainConfig) -> None:
+    """What can be told before anything heavy is loaded, and before any rank is started. Raises the errors of fastgrpo.errors."""
+    require_model(config.model)
+    require_installed(config.log.trackers)
 
 
 def build(

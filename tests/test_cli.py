@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from in_process import Finished, in_process
 from typer.main import get_command
 
 from fastgrpo.cli import asked_for, make_app
@@ -32,6 +33,14 @@ def fastgrpo(*arguments: str, **environment: str) -> subprocess.CompletedProcess
     return python("-m", "fastgrpo", *arguments, **environment)
 
 
+def train_here(*arguments: str) -> Finished:
+    """`fastgrpo train` in this process, which has loaded torch before."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("WORLD_SIZE", "RANK", "FASTGRPO_FAULTS"):
+            patch.delenv(name, raising=False)
+        return in_process("train", *arguments)
+
+
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     """An empty working directory, with a cache of its own: no test may make or find the user's base model."""
@@ -39,7 +48,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setitem(ENVIRONMENT, "FASTGRPO_CACHE", str(tmp_path / "cache"))
 
 
-def refusal(finished: subprocess.CompletedProcess, code: int) -> str:
+def refusal(finished: subprocess.CompletedProcess | Finished, code: int) -> str:
     """The one line on stderr of a command that ended with `code`."""
     assert finished.returncode == code, finished.stderr
     (line,) = finished.stderr.splitlines()
@@ -157,13 +166,11 @@ def test_an_environment_that_does_not_do_is_an_error_of_the_setup(variables, wor
     assert set(os.listdir()) <= {"file", "cache"}
 
 
-@pytest.mark.slow  # 6 s
 def test_prompts_that_are_all_too_long_are_refused(tiny_model_dir):
-    line = refusal(fastgrpo("train", f"model={tiny_model_dir}", "max_prompt_tokens=3", *SMALL), 2)
+    line = refusal(train_here(f"model={tiny_model_dir}", "max_prompt_tokens=3", *SMALL), 2)
     assert "every prompt is longer than max_prompt_tokens=3" in line
 
 
-@pytest.mark.slow  # 12 s
 def test_a_model_that_cannot_be_loaded_is_refused(tiny_model_dir):
     shutil.copytree(tiny_model_dir, "torn")
     os.truncate("torn/model.safetensors", 1000)
@@ -171,15 +178,13 @@ def test_a_model_that_cannot_be_loaded_is_refused(tiny_model_dir):
         ("torn", "could not be loaded as a causal language model"),
         ("nobody/nothing", "no tokenizer could be loaded from it"),
     ):
-        assert (
-            f"model={model}" in (line := refusal(fastgrpo("train", f"model={model}", *SMALL, f"run_dir={model}-run"), 2)) and words in line
-        )
+        line = refusal(train_here(f"model={model}", *SMALL, f"run_dir={model}-run"), 2)
+        assert f"model={model}" in line and words in line
         assert not Path(f"{model}-run").exists()
 
 
-@pytest.mark.slow  # 7 s
 def test_a_run_that_cannot_learn_ends_with_4_and_keeps_what_it_wrote(tiny_model_dir):
-    finished = fastgrpo("train", f"model={tiny_model_dir}", "steps=3", "health.steps_without_signal=2", *SMALL)
+    finished = train_here(f"model={tiny_model_dir}", "steps=3", "health.steps_without_signal=2", *SMALL)
     assert finished.returncode == 4 and finished.stderr.splitlines()[-1].startswith("fastgrpo: step 2: no group had two different rewards")
     assert "Traceback" not in finished.stderr
     rows = [json.loads(line) for line in Path("run", "metrics.jsonl").read_text().splitlines()]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from test_ranks import letter_problems
+from test_trainer import letter_problems
 
 from fastgrpo.display import PRETRAINING, SHOWN, TRAINING, LiveDisplay
 

@@ -1,4 +1,4 @@
-"""`fastgrpo eval` as a person meets it, in a process of its own: on a tiny random model, on a run, and on a server of this machine."""
+"""`fastgrpo eval` as a person meets it: on a tiny random model, on a run, and on a server of this machine."""
 
 import json
 import os
@@ -12,12 +12,9 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 from completion_server import MODEL, completion_server, reply
+from in_process import Finished, in_process
 
 ROOT = Path(__file__).parents[1]
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("WORLD_SIZE", "RANK", "OPENAI_API_KEY")} | {
-    "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}",
-    "COLUMNS": "200",
-}
 SIZES = {"aime24": 30, "amc": 83, "math500": 500, "minerva": 272, "olympiad_bench": 675}
 
 
@@ -35,23 +32,22 @@ def benchmarks(tmp_path_factory) -> dict[str, str]:
 def here(tmp_path, monkeypatch):
     """An empty working directory, with a cache of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(ENVIRONMENT, "FASTGRPO_CACHE", str(tmp_path / "cache"))
+    for name in ("WORLD_SIZE", "RANK", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (("FASTGRPO_CACHE", str(tmp_path / "cache")), ("COLUMNS", "200")):
+        monkeypatch.setenv(name, value)
 
 
-def command(*arguments) -> list[str]:
-    return [sys.executable, "-m", "fastgrpo", "eval", *map(str, arguments)]
+def evaluate(*arguments) -> Finished:
+    return in_process("eval", *arguments)
 
 
-def evaluate(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run(command(*arguments), env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
-
-
-def results(finished: subprocess.CompletedProcess) -> dict:
+def results(finished: Finished) -> dict:
     assert finished.returncode == 0, finished.stderr
     return json.loads(finished.stdout)
 
 
-def refusal(finished: subprocess.CompletedProcess, code: int = 2) -> str:
+def refusal(finished: Finished, code: int = 2) -> str:
     assert finished.returncode == code and finished.stdout == "", finished.stderr
     (line,) = finished.stderr.splitlines()
     assert line.startswith("fastgrpo: ")
@@ -120,8 +116,10 @@ def test_killed_and_started_again_it_asks_a_server_only_for_what_is_missing(benc
     asked = {(request["prompt"], request["seed"]) for request in server.asked}
     assert len(asked) == len(server.asked) == 4 * (30 + 83)
     with completion_server(dice, seconds=0.02) as slow:
+        command = [sys.executable, "-m", "fastgrpo", "eval", slow.url, *map(str, options), "--out", "out", "--concurrency", "4"]
+        environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with subprocess.Popen(command(slow.url, *options, "--out", "out", "--concurrency", 4), env=ENVIRONMENT, **quiet) as process:
+        with subprocess.Popen(command, env=environment, **quiet) as process:
             deadline = time.monotonic() + 60
             while len(slow.asked) < 200 and time.monotonic() < deadline:
                 time.sleep(0.005)
@@ -205,8 +203,7 @@ def test_a_model_that_is_not_there_is_refused_in_one_line(model, code, words, be
 def test_a_checkpoint_by_itself_gives_what_training_measured(tiny_model_dir, benchmarks):
     settings = ("steps=1", "prompts_per_step=2", "samples_per_prompt=2", "updates_per_rollout=1", "max_new_tokens=8", "template=qwen_math")
     settings += (f"data.train={benchmarks['amc']}", f"data.eval=[{benchmarks['aime24']}]", "dtype=float32", "seed=7", "run_dir=run")
-    train = [sys.executable, "-m", "fastgrpo", "train", f"model={tiny_model_dir}", *settings]
-    assert subprocess.run(train, env=ENVIRONMENT, capture_output=True, text=True, timeout=200).returncode == 0
+    assert in_process("train", f"model={tiny_model_dir}", *settings).returncode == 0
     measured = rows(Path("run/evals/step_000001.parquet"))
     for way, temperature in (("sampled", 1), ("greedy", 0)):
         options = (

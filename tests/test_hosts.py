@@ -7,11 +7,11 @@ import time
 
 import pytest
 import torch
-from test_ranks import command, letter_problems, weights
+from test_ranks import command, problems, weights
 
 from fastgrpo.wire import free_port
 
-__all__ = ["command", "letter_problems"]
+__all__ = ["command", "problems"]
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The memory table against tensor bytes: every storage that the real learner allocates is followed until it is freed.
 
-The model is small and lives on the CPU, and multiplies no matrices: what a product holds changes no byte, and in bfloat16 it takes a minute.
+The model is small and lives on the CPU, and multiplies no matrices: what a product holds changes no byte, and takes a minute in bfloat16.
 The head takes the GPU's loop over tiles, with its products and its kernel left out, since they allocate nothing.
 """
 

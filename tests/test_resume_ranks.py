@@ -6,14 +6,14 @@ import pytest
 import torch
 from outcomes import differences, outcome, rows, tables
 from rollout.colocation import requires_vllm
-from test_ranks import command, letter_problems, requires_deepspeed, train, weights
-from test_trainer import easy_reward, run
+from test_ranks import command, problems, requires_deepspeed, train, weights
+from test_trainer import easy_reward, letter_problems, run
 from test_trainer_vllm import VLLM, responses
 
 from fastgrpo.errors import Preempted
 from fastgrpo.faults import InjectedFault
 
-__all__ = ["command", "easy_reward", "letter_problems", "train"]
+__all__ = ["command", "easy_reward", "letter_problems", "problems", "train"]
 SIX = ("steps=6", "checkpoint.every=3", "eval.every=2", "checkpoint.best=greedy_average")
 
 

@@ -51,12 +51,13 @@ def test_ranks_save_together_when_their_launcher_is_told_to_stop(start, tmp_path
     assert f"{signal.Signals(number).name}: saved after step {step}; go on with --resume run" in errors and "Traceback" not in errors
     with start("--resume", "auto", f"steps={step + 2}") as process:
         assert process.wait(timeout=120) == 0, process.stderr.read()
-    resumed = load_file(run / "checkpoints" / "latest" / "model.safetensors")
-    (tmp_path / "run").rename(tmp_path / "stopped")
-    with start(f"steps={step + 2}") as process:
-        assert process.wait(timeout=120) == 0
-    straight = load_file(run / "checkpoints" / "latest" / "model.safetensors")
-    assert all((resumed[name] == tensor).all() for name, tensor in straight.items())
+    if number != signal.SIGTERM:  # 25 s more, of what the tests of resuming look at too
+        resumed = load_file(run / "checkpoints" / "latest" / "model.safetensors")
+        (tmp_path / "run").rename(tmp_path / "stopped")
+        with start(f"steps={step + 2}") as process:
+            assert process.wait(timeout=120) == 0
+        straight = load_file(run / "checkpoints" / "latest" / "model.safetensors")
+        assert all((resumed[name] == tensor).all() for name, tensor in straight.items())
 
 
 def test_no_rank_outlives_a_killed_launcher(start, tmp_path):

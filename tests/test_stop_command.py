@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_ranks import letter_problems
+from test_trainer import letter_problems
 
 from fastgrpo.checkpoint import steps
 from fastgrpo.manifest import flaw

@@ -46,13 +46,17 @@ class Silent:
     def end(self): ...
 
 
-@pytest.fixture
-def letter_problems(tmp_path) -> Path:
+def write_letter_problems(folder: Path) -> Path:
     """The gold is a letter that a random byte model boxes by chance: a reward that varies without any skill."""
     rows = [{"problem": rf"The letter is \boxed{{{letter}" * 2, "answer": letter} for letter in "abcdefgh"]
-    path = tmp_path / "letters.jsonl"
+    path = folder / "letters.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     return path
+
+
+@pytest.fixture
+def letter_problems(tmp_path) -> Path:
+    return write_letter_problems(tmp_path)
 
 
 @pytest.fixture

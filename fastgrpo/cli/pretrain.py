@@ -37,7 +37,13 @@ def pretrain(
     from fastgrpo.config_pretrain import PretrainConfig
 
     resolved = resolve(with_settings_of(resume, settings), PretrainConfig)
-    start_ranks(["pretrain", *["--json"] * as_json, *(settings or [])], gpus, nodes, node, meet, patience, resume, allow_changes)
+
+    def check(ranks: int) -> None:
+        from fastgrpo.launch_pretraining import check
+
+        check(resolved.config)
+
+    start_ranks(["pretrain", *["--json"] * as_json, *(settings or [])], gpus, nodes, node, meet, patience, resume, allow_changes, check)
     from fastgrpo.display import PRETRAINING, closing_losses
     from fastgrpo.launch_pretraining import launch_pretraining
 

@@ -55,15 +55,27 @@ AllowChanges = Annotated[
 
 
 def start_ranks(
-    arguments: list[str], gpus: int, nodes: int, node: int | None, meet: str | None, patience: float, resume: str, allow_changes: bool
+    arguments: list[str],
+    gpus: int,
+    nodes: int,
+    node: int | None,
+    meet: str | None,
+    patience: float,
+    resume: str,
+    allow_changes: bool,
+    check: Callable[[int], None],
 ) -> None:
-    """Where several ranks are asked for: starts them with these `arguments`, sees them end, and exits as they did."""
+    """Where several ranks are asked for: starts them with these `arguments`, sees them end, and exits as they did.
+
+    `check` takes how many there will be on all nodes, and raises what each of them would, once and at once.
+    """
     if gpus > 1 or nodes > 1 or node is not None or meet:
         from fastgrpo.nodes import Nodes
         from fastgrpo.ranks import require_no_launcher
         from fastgrpo.spawn import run_ranks
 
         require_no_launcher()
+        check(gpus * nodes)
         arguments = [*arguments, "--resume", resume, *(["--allow-changes"] * allow_changes)]
         raise typer.Exit(run_ranks(gpus, arguments, Nodes(nodes, node, meet, patience)))
 

@@ -1,6 +1,7 @@
 """What each of two ranks checks beside exactness: clipping, gradients that are not finite, momentum, state, weights for an engine.
 
-mechanics_program.py MODEL_DIRECTORY, under torchrun. Every check asserts on every rank.
+mechanics_program.py TIED_MODEL UNTIED_MODEL some|all, under torchrun. Every check asserts on every rank. `some` has each ZeRO stage once,
+float32 and bfloat16 by turns.
 """
 
 import dataclasses
@@ -202,12 +203,19 @@ def check_shared_memory(path, zero, dtype, packs):
     require_same_memory(engine, one.model)
 
 
-def main(tied: str, untied: str) -> None:
+STAGES = {
+    "some": [(0, "float32"), (1, "bfloat16"), (2, "float32"), (3, "bfloat16")],
+    "all": [(0, "float32"), *[(zero, dtype) for zero in (1, 2, 3) for dtype in ("float32", "bfloat16")]],
+}
+OFFLOADED = {"some": [(3, "all")], "all": [(2, "optimizer"), (3, "all")]}
+
+
+def main(tied: str, untied: str, extent: str) -> None:
     with ranks() as (rank, size):
         assert size == 2
         packs = float32(random_cut(random_updates(random.Random(3), LOSS)[0], 3, random.Random(3)))
         packs = [dataclasses.replace(batch, scale=batch.scale * 20) for batch in packs]
-        for zero, dtype in [(0, "float32"), *[(zero, dtype) for zero in (1, 2, 3) for dtype in ("float32", "bfloat16")]]:
+        for zero, dtype in STAGES[extent]:
             check_clipping(tied, zero, dtype, packs)
             check_not_finite(tied, zero, dtype, packs, rank)
             check_updates(tied, zero, dtype, packs, rank)
@@ -219,7 +227,7 @@ def main(tied: str, untied: str) -> None:
                 for path in (tied, untied):
                     check_shared_memory(path, zero, dtype, packs)
         check_any_engine_goes_on(tied, packs, rank)
-        for zero, offload in ((2, "optimizer"), (3, "all")):
+        for zero, offload in OFFLOADED[extent]:
             check_state(tied, zero, "bfloat16", packs, offload=offload)
             check_not_finite(tied, zero, "float32", packs, rank, offload=offload)
         if rank == 0:

@@ -90,10 +90,11 @@ def test_one_sequence_that_does_not_fit_ends_with_what_to_lower(tiny_model_dir, 
 
 
 def test_a_run_goes_on_with_smaller_packs_and_learns_the_same(tmp_path, tiny_model_dir, letter_problems, easy_reward, monkeypatch):
-    _, rows, plain = run(tmp_path, tiny_model_dir, letter_problems, "dtype=float64", "loss.beta=0.1", name="plain")
+    settings = ("dtype=float64", "loss.beta=0.1", "updates_per_rollout=2")
+    _, rows, plain = run(tmp_path, tiny_model_dir, letter_problems, *settings, name="plain")
     assert not any("out_of_memory" in row for row in rows)
     monkeypatch.setenv(VARIABLE, "memory@80:0:oom")
-    _, rows, short = run(tmp_path, tiny_model_dir, letter_problems, "dtype=float64", "loss.beta=0.1", name="short")
+    _, rows, short = run(tmp_path, tiny_model_dir, letter_problems, *settings, name="short")
     budget = rows[0]["tokens_per_pack"]
     assert rows[0]["out_of_memory"] > 0 and 40 <= budget <= 80
     assert "out_of_memory" not in rows[1] and all(update["packs"] > 1 for update in rows[1]["updates"])
@@ -105,8 +106,8 @@ def test_a_run_goes_on_with_smaller_packs_and_learns_the_same(tmp_path, tiny_mod
 
 def test_a_resumed_run_keeps_the_smaller_budget_until_another_is_given(tmp_path, tiny_model_dir, letter_problems, easy_reward, monkeypatch):
     monkeypatch.setenv(VARIABLE, "memory@80:0:oom")
-    run(tmp_path, tiny_model_dir, letter_problems, "steps=1")
+    run(tmp_path, tiny_model_dir, letter_problems, "steps=1", "updates_per_rollout=1")
     monkeypatch.delenv(VARIABLE)
     for settings, packs in ((["steps=2"], 2), (["steps=3", "tokens_per_pack=8000"], 1)):
-        _, rows, _ = run(tmp_path, tiny_model_dir, letter_problems, *settings, resume="auto")
+        _, rows, _ = run(tmp_path, tiny_model_dir, letter_problems, "updates_per_rollout=1", *settings, resume="auto")
         assert all((update["packs"] > 1) == (packs > 1) for update in rows[-1]["updates"])
