@@ -1,4 +1,4 @@
-"""What each rank runs under torchrun: honest updates, and on two ranks every planted one, over its share of the packs; rank 0 writes the errors.
+"""What each rank runs under torchrun: honest updates, and on two ranks every planted one too; rank 0 writes the errors.
 
 torchrun --nproc_per_node=N ranks_program.py MODEL_DIRECTORY OUTPUT.json
 """

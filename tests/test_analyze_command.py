@@ -1,4 +1,4 @@
-"""`fastgrpo analyze` as a person meets it, in a process of its own: on the built-in base model, and on servers of this machine."""
+"""`fastgrpo analyze` as a person meets it: on the built-in base model, and on servers of this machine."""
 
 import json
 import os
@@ -10,15 +10,12 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 from completion_server import MODEL, completion_server, failure, reply
+from in_process import Finished, in_process
 
 from fastgrpo.arithmetic import problems
 
 ROOT = Path(__file__).parents[1]
 KEYS = ("OPENAI_API_KEY", "JUDGE_API_KEY", "WORLD_SIZE", "RANK")
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in KEYS} | {
-    "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}",
-    "COLUMNS": "200",
-}
 FILES = {"answering.parquet", "exploration.parquet", "reflection.parquet", "summary.json", "template_choice.json", "protocol.json"}
 
 
@@ -26,18 +23,23 @@ FILES = {"answering.parquet", "exploration.parquet", "reflection.parquet", "summ
 def questions(tmp_path, monkeypatch) -> Path:
     """A file of six questions with levels, in an empty working directory."""
     monkeypatch.chdir(tmp_path)
+    for name in KEYS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
     rows = [{"problem": p.problem, "answer": p.answer, "level": i % 2} for i, p in enumerate(problems("heldout", "easy", 6))]
     path = tmp_path / "questions.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
-def analyze(*arguments, **environment) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "fastgrpo", "analyze", *map(str, arguments)]
-    return subprocess.run(command, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=280)
+def analyze(*arguments, **environment) -> Finished:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        return in_process("analyze", *arguments)
 
 
-def summary(finished: subprocess.CompletedProcess) -> dict:
+def summary(finished: Finished) -> dict:
     assert finished.returncode == 0, finished.stderr
     return json.loads(finished.stdout)
 
@@ -139,7 +141,8 @@ def test_killed_while_it_judges_it_asks_only_for_what_is_missing():
         arguments = ["answering", "--model", model.url, "--data", "builtin:arithmetic@heldout", "--questions", "60", "-n", "1"]
         arguments += ["--templates", "no", "--temperatures", "1", "--judge", judging.url, "--judge-concurrency", "4", "--out", "out"]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with subprocess.Popen([sys.executable, "-m", "fastgrpo", "analyze", *arguments], env=ENVIRONMENT, **quiet) as process:
+        environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"}
+        with subprocess.Popen([sys.executable, "-m", "fastgrpo", "analyze", *arguments], env=environment, **quiet) as process:
             deadline = time.monotonic() + 60
             while len(judging.asked) < 20 and time.monotonic() < deadline:
                 time.sleep(0.005)
