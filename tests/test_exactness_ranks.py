@@ -1,13 +1,11 @@
 """The exactness test over ranks: gradients are summed by gloo between processes that hold different packs."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from exactness import PLANTED
+from forked_ranks import run_ranks
 
 TESTS = Path(__file__).parent
 
@@ -15,13 +13,7 @@ TESTS = Path(__file__).parent
 @pytest.mark.slow  # 15 s with 2 ranks, 25 s with 4, on two cores
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_give_the_update_of_one_process_and_planted_bugs_are_seen(tiny_model_dir, tmp_path, ranks):
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(map(str, (TESTS.parent, TESTS.parent / "kernels", TESTS))),
-    }
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-    command = [*launcher, str(TESTS / "ranks_program.py"), str(tiny_model_dir), str(tmp_path / "errors.json")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    done = run_ranks(ranks, TESTS / "ranks_program.py", tiny_model_dir, tmp_path / "errors.json")
     assert done.returncode == 0, done.stderr[-3000:]
     errors = json.loads((tmp_path / "errors.json").read_text())
     for plan in ("spread", "one rank idle", *({"adapters"} & errors.keys())):

@@ -32,7 +32,7 @@ class Sampler(Listener):
 
 
 @pytest.mark.slow  # 10 s
-@pytest.mark.parametrize("workers", [False, True], ids=["alone", "with reward processes"])
+@pytest.mark.parametrize("workers", [pytest.param(False, marks=pytest.mark.long), True], ids=["alone", "with reward processes"])
 def test_nothing_grows(tmp_path, tiny_model_dir, easy_reward, workers):
     (tmp_path / "rewards.py").write_text("def even(completions):\n    return [len(text) % 2 for text in completions]\n")
     runs, sampler = Runs(tmp_path, tiny_model_dir), Sampler()

@@ -1,14 +1,12 @@
 """`fastgrpo pretrain`: the gradient of plain cross-entropy over any packs and ranks, resumed bit for bit, learning, a model to go on."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from exactness import float64_model, relative
+from forked_ranks import run_ranks
 from optional import requires
 from outcomes import differences, outcome, rows
 from pretrain_program import gradients_of
@@ -79,13 +77,8 @@ def test_the_gradient_is_that_of_plain_cross_entropy_whatever_the_packs(settings
 @pytest.mark.slow  # 12 s
 def test_the_gradients_of_two_ranks_are_those_of_one(settings, tmp_path, tiny_model_dir):
     alone = gradients_of([*settings, f"run_dir={tmp_path / 'alone'}"])
-    paths = os.pathsep.join(map(str, (TESTS.parent, TESTS.parent / "kernels", TESTS)))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(TESTS / "pretrain_program.py")]
     own = [f"run_dir={tmp_path / 'two'}", "tokens_per_pack=80"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    done = subprocess.run(
-        [*launcher, str(tmp_path / "found.pt"), *settings, *own], env=environment, capture_output=True, text=True, timeout=200
-    )
+    done = run_ranks(2, TESTS / "pretrain_program.py", tmp_path / "found.pt", *settings, *own)
     assert done.returncode == 0, done.stderr[-3000:]
     found = torch.load(tmp_path / "found.pt")
     assert relative(found[0], written_out(settings, float64_model(tiny_model_dir))[0]) <= 1e-12
@@ -176,16 +169,18 @@ def test_what_cannot_be_used_is_told_before_a_run_directory_exists(run, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-@requires("deepspeed")
-@pytest.mark.slow  # 40 s: three runs of the command, two of them on two ranks
-def test_the_command_on_two_ranks_and_on_deepspeed(settings, tmp_path):
-    for name, own in {
-        "one": (),
-        "two": ("--gpus", "2"),
-        "zero3": ("--gpus", "2", "learner.engine=deepspeed", "learner.zero=3"),
-    }.items():
-        done = fastgrpo("pretrain", "tiny-text", *settings, f"run_dir={tmp_path / name}", *own)
-        assert done.returncode == 0, done.stderr
-    for name in ("two", "zero3"):
-        assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
-        assert sorted(path.name for path in (tmp_path / name / "logs").iterdir()) == ["rank_0.log", "rank_1.log"]
+@pytest.mark.slow  # 25 s on two busy cores
+@pytest.mark.parametrize(
+    "engine",
+    [
+        pytest.param((), marks=pytest.mark.long),
+        pytest.param(("learner.engine=deepspeed", "learner.zero=3"), marks=requires("deepspeed")),
+    ],
+    ids=["native", "zero3"],
+)
+def test_the_command_on_two_ranks(settings, tmp_path, run, engine):
+    _, one = run("one")
+    done = fastgrpo("pretrain", "tiny-text", *settings, f"run_dir={tmp_path / 'two'}", "--gpus", "2", *engine)
+    assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "two") == pytest.approx(losses(one), rel=1e-4)
+    assert sorted(path.name for path in (tmp_path / "two" / "logs").iterdir()) == ["rank_0.log", "rank_1.log"]

@@ -150,7 +150,7 @@ def test_deepspeed_draws_and_learns_what_one_process_does(train, alone, zero):
 
 
 @requires_deepspeed
-@pytest.mark.slow  # 15 s
+@pytest.mark.long  # 30 s
 def test_the_launcher_of_deepspeed_starts_ranks_from_a_hostfile(train, tmp_path):
     (tmp_path / "hosts").write_text("localhost slots=2\n")
     where = ("--no_ssh", "--node_rank=0", "--master_addr=127.0.0.1", f"--master_port={free_port()}")
@@ -207,7 +207,9 @@ def test_a_slow_rank_is_waited_for_and_named(train):
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("learn@2:1:kill", "fastgrpo: rank 1 was killed by SIGKILL in the phase 'learn'; the others were stopped"),
+        pytest.param(
+            "learn@2:1:kill", "fastgrpo: rank 1 was killed by SIGKILL in the phase 'learn'; the others were stopped", marks=pytest.mark.long
+        ),
         pytest.param("sample@2:1:hang", "fastgrpo: rank 1 hangs: the phase 'sample' has taken", marks=pytest.mark.long),
         ("learn@2:0:hang", "fastgrpo: rank 0 hangs: the phase 'learn' has taken"),
     ],

@@ -6,8 +6,10 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from in_process import in_process
 from optional import requires
 
 from fastgrpo.doctor import smoke
@@ -19,14 +21,22 @@ VLLM = ("rollout.engine=vllm", "run_dir=runs/mine")
 
 @pytest.fixture
 def doctor(tmp_path):
-    """Runs it with a clean environment and other variables on top; gives exit code, {check: line} and stderr."""
+    """Runs it with a clean environment and other variables on top; gives what is left of it, {check: line} and the verdict.
+
+    In a process of its own where something is planted into that: a path in front of others, a call before it, a command around it.
+    """
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTORCH", "NCCL_"))}
 
     def run(*arguments: str, first: str = "", before=None, through: tuple[str, ...] = (), **variables: str):
         path = os.pathsep.join(filter(None, [first, str(ROOT), str(ROOT / "kernels")]))
         environment = clean | {"PYTHONPATH": path, "FASTGRPO_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"} | variables
-        command = [*through, sys.executable, "-m", "fastgrpo", "doctor", *arguments]
-        done = subprocess.run(command, env=environment, cwd=tmp_path, preexec_fn=before, capture_output=True, text=True, timeout=200)
+        if first or before or through:
+            command = [*through, sys.executable, "-m", "fastgrpo", "doctor", *arguments]
+            done = subprocess.run(command, env=environment, cwd=tmp_path, preexec_fn=before, capture_output=True, text=True, timeout=200)
+        else:
+            with pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ, environment, clear=True):
+                patch.chdir(tmp_path)
+                done = in_process("doctor", *arguments)
         report = json.loads(done.stdout) if "--json" in arguments and done.stdout else {"lines": [], "verdict": ""}
         return done, {line["check"]: line for line in report["lines"]}, report["verdict"]
 

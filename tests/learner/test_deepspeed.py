@@ -1,14 +1,13 @@
 """DeepSpeed's learner against the naive formula, in bfloat16, and what it does beside computing: in processes of its own, over gloo."""
 
 import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked_ranks import run_ranks
 from optional import requires
 from rollout.colocation import requires_vllm
 
@@ -24,7 +23,6 @@ from fastgrpo.plan.memory import memory, total
 from fastgrpo.plan.shapes import shape_of
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
 requires_deepspeed = requires("deepspeed")
 
 
@@ -42,11 +40,7 @@ def untied_model_dir(tiny_model_dir, tmp_path_factory) -> Path:
 
 
 def start(ranks: int, program: str, *arguments) -> subprocess.CompletedProcess:
-    launched = [*("-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}")] if ranks > 1 else []
-    path = os.pathsep.join(map(str, (ROOT, ROOT / "kernels", ROOT / "tests", HERE)))
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    command = [sys.executable, *launched, str(HERE / program), *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    done = run_ranks(ranks, HERE / program, *arguments)
     assert done.returncode == 0, done.stderr[-4000:]
     return done
 
@@ -172,7 +166,7 @@ def test_recomputed_layers_run_twice_and_keep_dropout_off(tiny_model_dir):
 
 
 @requires_deepspeed
-@pytest.mark.slow  # 20 s on two busy cores
+@pytest.mark.long  # 20 to 40 s
 def test_adapters_are_trained_exactly_at_every_zero_stage_and_handed_out_merged(tiny_model_dir):
     pytest.importorskip("peft")
     assert "all checked" in start(2, "lora_program.py", tiny_model_dir).stdout

@@ -3,19 +3,17 @@
 import json
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy
 import pytest
 import torch
 from colocation import requires_vllm, sample, tiny_engine, tiny_model
+from forked_ranks import run_ranks
 
 from fastgrpo.rollout.process_state import prepare_environment
 
 pytestmark = requires_vllm
-TESTS = Path(__file__).parents[1]
 
 
 def test_building_and_sampling_leave_random_states_environment_and_threads_alone(monkeypatch):
@@ -40,13 +38,7 @@ def test_building_and_sampling_leave_random_states_environment_and_threads_alone
 @pytest.mark.slow  # 25 s for each way: two processes that import and build vLLM on two cores
 @pytest.mark.parametrize("tensor_parallel", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_two_ranks_sample_different_prompts_and_agree_with_their_learners(tmp_path, tensor_parallel):
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(map(str, (TESTS.parent, TESTS.parent / "kernels", TESTS, TESTS / "rollout"))),
-    }
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*launcher, str(TESTS / "rollout" / "two_ranks.py"), str(tensor_parallel), str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    done = run_ranks(2, Path(__file__).parent / "two_ranks.py", tensor_parallel, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     reports = [json.loads((tmp_path / f"rank_{rank}.json").read_text()) for rank in range(2)]
     for report in reports:

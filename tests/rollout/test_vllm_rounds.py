@@ -11,12 +11,16 @@ from fastgrpo.rollout.parity import parity
 from fastgrpo.rollout.process_state import memory_mib
 
 pytestmark = requires_vllm
-KINDS = ["qwen tied", "qwen untied", "llama"]
 
 
-@pytest.mark.slow  # 25 s: six engines
-@pytest.mark.parametrize("weights", ["shared", "push"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow  # 5 to 12 s each
+@pytest.mark.parametrize(
+    ("kind", "weights"),
+    [
+        *(("qwen tied", "shared"), ("qwen untied", "push"), ("llama", "shared")),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in (("qwen tied", "push"), ("qwen untied", "shared"), ("llama", "push"))),
+    ],
+)
 def test_engine_and_learner_agree_in_every_round(kind, weights):
     model = tiny_model(kind)
     engine = tiny_engine(model, weights)
