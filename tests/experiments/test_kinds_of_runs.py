@@ -91,7 +91,7 @@ def cache(tmp_path_factory):
 
 @pytest.mark.long  # 1 to 3 minutes each on two cores, with the bases
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", ["table1"])
+@pytest.mark.parametrize("name", ["table1", "base-models", "template-duet", "pretraining-ceiling", "main-results"])
 def test_a_quick_look_runs_from_the_command_to_the_page_and_is_not_repeated(name, tmp_path, cache):
     given = [sys.executable, "-m", "fastgrpo", "experiment", name, "--quick", "--jobs", "2", "--out", str(tmp_path / "out")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "FASTGRPO_CACHE": str(cache)}
