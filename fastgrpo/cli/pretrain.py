@@ -38,12 +38,12 @@ def pretrain(
 
     resolved = resolve(with_settings_of(resume, settings), PretrainConfig)
 
-    def check(ranks: int) -> None:
+    def check_all(ranks: int) -> None:
         from fastgrpo.launch_pretraining import check
 
         check(resolved.config)
 
-    start_ranks(["pretrain", *["--json"] * as_json, *(settings or [])], gpus, nodes, node, meet, patience, resume, allow_changes, check)
+    start_ranks(["pretrain", *["--json"] * as_json, *(settings or [])], gpus, nodes, node, meet, patience, resume, allow_changes, check_all)
     from fastgrpo.display import PRETRAINING, closing_losses
     from fastgrpo.launch_pretraining import launch_pretraining
 

@@ -33,12 +33,12 @@ def train(
     """Train a model. Without arguments: the recipe `tiny`, on CPU, in minutes. It also runs under torchrun."""
     resolved = resolve(with_settings_of(resume, settings))
 
-    def check(ranks: int) -> None:
+    def check_all(ranks: int) -> None:
         from fastgrpo.launch import check
 
         check(resolved.config, ranks)
 
-    start_ranks(["train", *["--json"] * as_json, *(settings or [])], gpus, nodes, node, meet, patience, resume, allow_changes, check)
+    start_ranks(["train", *["--json"] * as_json, *(settings or [])], gpus, nodes, node, meet, patience, resume, allow_changes, check_all)
     from fastgrpo.display import TRAINING, closing_table
     from fastgrpo.launch import launch
 
