@@ -29,12 +29,15 @@ def test_the_tiny_run_learns(tmp_path, seed):
     assert [row["step"] for row in rows if "updates" in row] == list(range(1, summary["steps"] + 1))
 
 
-@pytest.mark.long  # 120 to 200 s each, on two cores
+SHORT = ("steps=12", "eval.every=0")  # of 30: the bars are passed by then
+
+
+@pytest.mark.long  # 100 to 160 s each, on two cores
 @pytest.mark.timeout(1000)
 @requires("deepspeed")
 @pytest.mark.parametrize("engine", ["native", pytest.param("vllm", marks=requires("vllm"))])
 def test_two_ranks_learn_with_deepspeed_as_one_process_does(tmp_path, engine):
-    settings = ("learner.engine=deepspeed", "learner.zero=3", f"rollout.engine={engine}", "rollout.cache_gib=0.25", "eval.every=0")
+    settings = ("learner.engine=deepspeed", "learner.zero=3", f"rollout.engine={engine}", "rollout.cache_gib=0.25", *SHORT)
     summary = train_tiny(tmp_path / "run", "--gpus", "2", *settings)
     assert summary["accuracy_after"] >= 0.80
     assert summary["accuracy_after"] >= summary["accuracy_before"] + 0.35

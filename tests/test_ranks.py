@@ -181,9 +181,8 @@ def test_deepspeed_and_vllm_together_draw_what_one_process_draws(train, alone):
 )
 def test_a_rank_that_crashes_ends_all_and_is_the_one_heard_of(train, point):
     step = {"save": 3, "evaluate": 0}.get(point, 2)
-    started = time.monotonic()
     done, directory = train("run", "--gpus", "2", faults=f"{point}@{step}:1:raise")
-    assert time.monotonic() - started < 40
+    assert time.time() - (directory / "logs" / "rank_1.log").stat().st_mtime < 20  # its last words, before it ended
     assert done.returncode == 1
     assert f"InjectedFault: {point}@{step}:1:raise" in done.stderr
     assert done.stderr.rstrip().endswith("fastgrpo: rank 1 ended with exit code 1; the others were stopped")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 from rollout.colocation import requires_vllm
-from test_learning import train_tiny
+from test_learning import SHORT, train_tiny
 from test_trainer import easy_reward, letter_problems, run
 
 from fastgrpo.errors import HealthError
@@ -51,21 +51,15 @@ def test_weights_that_never_arrive_end_the_run_before_it_learns_from_them(
     assert [row["step"] for row in rows] == [1]
 
 
-@pytest.mark.long  # 60 s, with the base model in the cache
-@pytest.mark.timeout(600)
-def test_the_tiny_run_begins_to_learn_with_vllm(tmp_path):
-    summary = train_tiny(tmp_path / "run", "rollout.engine=vllm", "rollout.cache_gib=0.25", "steps=12", "eval.every=0")
-    assert summary["accuracy_after"] >= summary["accuracy_before"] + 0.3
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert all(row["parity"]["mean"] < 1e-5 for row in rows if "updates" in row)
-
-
-@pytest.mark.long  # 90 s each
+@pytest.mark.long  # 70 to 150 s each, with the base model in the cache
 @pytest.mark.timeout(1000)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_tiny_run_learns_with_vllm(tmp_path, seed):
     weights = "push" if seed == 1 else "shared"
-    summary = train_tiny(tmp_path / "run", "rollout.engine=vllm", "rollout.cache_gib=0.25", f"seed={seed}", f"rollout.weights={weights}")
+    engine = ("rollout.engine=vllm", "rollout.cache_gib=0.25", f"rollout.weights={weights}")
+    summary = train_tiny(tmp_path / "run", *engine, *SHORT, f"seed={seed}")
     assert summary["accuracy_after"] >= 0.80
     assert summary["accuracy_after"] >= summary["accuracy_before"] + 0.35
     assert summary["greedy_after"] >= summary["greedy_before"] - 0.02
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["parity"]["mean"] < 1e-5 for row in rows if "updates" in row)

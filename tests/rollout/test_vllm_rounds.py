@@ -1,6 +1,7 @@
 """Rounds of generate and learn: in each, the engine's log-probs are the learner's, with shared and with pushed weights."""
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -35,8 +36,10 @@ def test_engine_and_learner_agree_in_every_round(kind, weights):
         improve(learner, groups)
         assert parity(learner.logprobs, pairs(groups)).largest > 1e-2, "the update changed too little to tell old weights from new"
         assert any(not torch.equal(a, b) for a, b in zip(before.parameters(), model.parameters(), strict=True))
+        del before
+        gc.collect()
         resident.append(memory_mib()["resident"])
-    assert resident[-1] - resident[3] < 8
+    assert min(resident[-3:]) - max(resident[2:5]) < 8  # of several: the allocator gives and takes some MiB at a time
     engine.close()
 
 
