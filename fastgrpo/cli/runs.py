@@ -67,7 +67,8 @@ def start_ranks(
 ) -> None:
     """Where several ranks are asked for: starts them with these `arguments`, sees them end, and exits as they did.
 
-    `check` takes how many there will be on all nodes, and raises what each of them would, once and at once.
+    `check` takes how many there will be, and raises what each of them would, once and at once; with other nodes it is left to the ranks,
+    because these tell the others, who would wait for this node.
     """
     if gpus > 1 or nodes > 1 or node is not None or meet:
         from fastgrpo.nodes import Nodes
@@ -75,7 +76,8 @@ def start_ranks(
         from fastgrpo.spawn import run_ranks
 
         require_no_launcher()
-        check(gpus * nodes)
+        if nodes == 1:
+            check(gpus)
         arguments = [*arguments, "--resume", resume, *(["--allow-changes"] * allow_changes)]
         raise typer.Exit(run_ranks(gpus, arguments, Nodes(nodes, node, meet, patience)))
 
