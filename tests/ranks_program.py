@@ -1,4 +1,4 @@
-"""What each rank runs under torchrun: honest updates, and on two ranks every planted one too; rank 0 writes the errors.
+"""What each rank runs under torchrun: honest updates and every planted one; rank 0 writes the errors.
 
 torchrun --nproc_per_node=N ranks_program.py MODEL_DIRECTORY OUTPUT.json
 """
@@ -43,7 +43,7 @@ def main(model_directory: str, output: str) -> None:
     want = naive_result(float64_model(model_directory), None, updates, loss, sgd)
     for name, share in plans.items():
         errors[name] = gradient_errors(learner_result(float64_model(model_directory), None, cut, loss, sgd, share=share), want)
-    for name, plant in PLANTED.items() if ranks == 2 else ():  # processes that share two cores: with more it is the same
+    for name, plant in PLANTED.items():
         spoiled = learner_result(float64_model(model_directory), None, cut, loss, sgd, plant, plans["spread"])
         errors[name] = gradient_errors(spoiled, want)
     if importlib.util.find_spec("peft"):

@@ -30,7 +30,7 @@ SERVER = "needs a server; tests of rewards/test_remote.py and test_analyze_comma
 CHECKED = {
     "make train": "makes .venv and trains for minutes; test_learning.py trains the same",
     "make test": "would run this test",
-    "fastgrpo experiment bias --jobs 2": "takes half an hour; experiments/test_experiment.py runs it with --quick",
+    "fastgrpo experiment bias --jobs 2": "takes many minutes; experiments/test_experiment.py runs it with --quick",
     'pip install -e ".[train]"': "changes the environment",
     'pip install -e ".[vllm]"': "changes the environment",
     "fastgrpo --install-completion": "changes the shell of whoever runs it; test_completion.py shows what it installs",

@@ -104,14 +104,14 @@ def weights(directory):
     return load_file(directory / "checkpoints" / "latest" / "model.safetensors")
 
 
-@pytest.mark.slow  # 60 s on two busy cores: runs of two and four ranks
-def test_any_number_of_ranks_is_the_same_run(train, alone):
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4", "-m", "fastgrpo")
-    for name, arguments, launcher in (
-        ("two", ("--gpus", "2"), {}),
-        ("torchrun", (), {"launcher": torchrun}),
-    ):
-        done, directory = train(name, *arguments, **launcher)
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4", "-m", "fastgrpo")
+
+
+@pytest.mark.slow  # 60 s on two busy cores
+@pytest.mark.parametrize("counts", [(2, 4), pytest.param((3, 4), marks=pytest.mark.long)], ids=str)
+def test_any_number_of_ranks_is_the_same_run(train, alone, counts):
+    for count in counts:
+        done, directory = train(str(count), launcher=TORCHRUN) if count == 4 else train(str(count), "--gpus", str(count))
         assert done.returncode == 0, done.stderr
         assert rollouts(directory) == rollouts(alone)
         for mine, theirs in zip(metrics(alone), metrics(directory), strict=True):
@@ -245,8 +245,9 @@ def test_a_rank_with_too_little_memory_splits_its_packs_and_all_lower_their_budg
 
 @requires_deepspeed
 @pytest.mark.slow  # 12 s
-def test_deepspeed_says_what_to_lower_where_a_pack_does_not_fit(train):
-    done, _ = train("run", "learner.engine=deepspeed", faults="memory@70:0:oom")
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_deepspeed_says_what_to_lower_where_a_pack_does_not_fit(train, ranks):
+    done, _ = train("run", "--gpus", str(ranks), "learner.engine=deepspeed", faults=f"memory@70:{ranks - 1}:oom")
     assert done.returncode == 3, done.stderr
     assert "DeepSpeed cannot take half a pass back: lower tokens_per_pack to" in done.stderr
     assert "Traceback" not in done.stderr

@@ -17,6 +17,7 @@ from fastgrpo.packing import pack_one, split
 from fastgrpo.types import TrainingSequence
 
 __all__ = ["easy_reward", "letter_problems"]
+PLAIN, WITH_REFERENCE = LossConfig(type="dr_grpo"), LossConfig(type="grpo", beta=0.1, entropy_coef=0.01)
 
 
 def sequences(*lengths):
@@ -53,8 +54,8 @@ def test_log_probs_are_split_with_their_tokens_and_one_sequence_has_no_parts():
 
 @pytest.mark.parametrize(
     ("loss", "fits"),
-    [(LossConfig(type="dr_grpo"), 20), (LossConfig(type="grpo", beta=0.1, entropy_coef=0.01), 30)],
-    ids=["small parts", "with a reference"],
+    [(PLAIN, 20), (WITH_REFERENCE, 30), *(pytest.param(*case, marks=pytest.mark.long) for case in ((PLAIN, 30), (WITH_REFERENCE, 20)))],
+    ids=["plain, 20", "reference, 30", "plain, 30", "reference, 20"],
 )
 def test_gradients_in_parts_are_those_of_the_whole(tiny_model_dir, monkeypatch, loss, fits):
     rng = random.Random(3)

@@ -2,6 +2,8 @@
 
 import copy
 import gc
+import itertools
+import statistics
 
 import pytest
 import torch
@@ -39,7 +41,8 @@ def test_engine_and_learner_agree_in_every_round(kind, weights):
         del before
         gc.collect()
         resident.append(memory_mib()["resident"])
-    assert min(resident[-3:]) - max(resident[2:5]) < 8  # of several: the allocator gives and takes some MiB at a time
+    grown = [after - before for before, after in itertools.pairwise(resident[3:])]
+    assert statistics.median(grown) < 1  # MiB a round; the allocator takes some more at once, now and then
     engine.close()
 
 
