@@ -12,6 +12,7 @@ from fastgrpo.cli.runs import (
     Patience,
     ResumeFrom,
     Settings,
+    again,
     carry_out,
     resolve,
     start_ranks,
@@ -35,6 +36,7 @@ def pretrain(
     The result is a model for `fastgrpo train model=RUN/checkpoints/latest`.
     """
     from fastgrpo.config_pretrain import PretrainConfig
+    from fastgrpo.nodes import Nodes
 
     resolved = resolve(with_settings_of(resume, settings), PretrainConfig)
 
@@ -43,7 +45,7 @@ def pretrain(
 
         check(resolved.config)
 
-    start_ranks(["pretrain", *["--json"] * as_json, *(settings or [])], gpus, nodes, node, meet, patience, resume, allow_changes, check_all)
+    start_ranks(again("pretrain", settings, resume, allow_changes, as_json), gpus, Nodes(nodes, node, meet, patience), check_all)
     from fastgrpo.display import PRETRAINING, closing_losses
     from fastgrpo.launch_pretraining import launch_pretraining
 

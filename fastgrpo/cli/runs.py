@@ -15,6 +15,7 @@ from fastgrpo.errors import InputError
 if TYPE_CHECKING:
     from fastgrpo.config import ResolvedConfig
     from fastgrpo.display import Look
+    from fastgrpo.nodes import Nodes
 
 
 def complete_recipe(incomplete: str) -> list[str]:
@@ -54,32 +55,26 @@ AllowChanges = Annotated[
 ]
 
 
-def start_ranks(
-    arguments: list[str],
-    gpus: int,
-    nodes: int,
-    node: int | None,
-    meet: str | None,
-    patience: float,
-    resume: str,
-    allow_changes: bool,
-    check: Callable[[int], None],
-) -> None:
+def start_ranks(arguments: list[str], gpus: int, nodes: Nodes, check: Callable[[int], None]) -> None:
     """Where several ranks are asked for: starts them with these `arguments`, sees them end, and exits as they did.
 
     `check` takes how many there will be, and raises what each of them would, once and at once; with other nodes it is left to the ranks,
     because these tell the others, who would wait for this node.
     """
-    if gpus > 1 or nodes > 1 or node is not None or meet:
-        from fastgrpo.nodes import Nodes
-        from fastgrpo.ranks import require_no_launcher
-        from fastgrpo.spawn import run_ranks
+    if gpus == nodes.count == 1:
+        return
+    from fastgrpo.ranks import require_no_launcher
+    from fastgrpo.spawn import run_ranks
 
-        require_no_launcher()
-        if nodes == 1:
-            check(gpus)
-        arguments = [*arguments, "--resume", resume, *(["--allow-changes"] * allow_changes)]
-        raise typer.Exit(run_ranks(gpus, arguments, Nodes(nodes, node, meet, patience)))
+    require_no_launcher()
+    if nodes.count == 1:
+        check(gpus)
+    raise typer.Exit(run_ranks(gpus, arguments, nodes))
+
+
+def again(command: str, settings: list[str] | None, resume: str, allow_changes: bool, as_json: bool) -> list[str]:
+    """The arguments of each rank: those of this process, without what starts ranks."""
+    return [command, *["--json"] * as_json, *(settings or []), "--resume", resume, *["--allow-changes"] * allow_changes]
 
 
 def carry_out(

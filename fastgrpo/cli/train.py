@@ -12,6 +12,7 @@ from fastgrpo.cli.runs import (
     Patience,
     ResumeFrom,
     Settings,
+    again,
     carry_out,
     resolve,
     start_ranks,
@@ -31,6 +32,8 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a model. Without arguments: the recipe `tiny`, on CPU, in minutes. It also runs under torchrun."""
+    from fastgrpo.nodes import Nodes
+
     resolved = resolve(with_settings_of(resume, settings))
 
     def check_all(ranks: int) -> None:
@@ -38,7 +41,7 @@ def train(
 
         check(resolved.config, ranks)
 
-    start_ranks(["train", *["--json"] * as_json, *(settings or [])], gpus, nodes, node, meet, patience, resume, allow_changes, check_all)
+    start_ranks(again("train", settings, resume, allow_changes, as_json), gpus, Nodes(nodes, node, meet, patience), check_all)
     from fastgrpo.display import TRAINING, closing_table
     from fastgrpo.launch import launch
 
