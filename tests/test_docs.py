@@ -68,6 +68,7 @@ APART = {  # command: what makes it small
     ),
     "fastgrpo train tiny learner.compile=true learner.recompute=true": (),
     "python bench/cpu_ratio.py": ("1",),
+    "python bench/bench_step.py --repeats 2": ("--race", "toy", "--repeats", "1"),
 }
 RUN = [command for command in COMMANDS if command not in CHECKED and command not in APART]
 SMALL = {  # what makes the others small, after their own settings

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,7 +26,10 @@ def experiment(
     from fastgrpo.experiments.definition import load_experiment
 
     found = load_experiment(name)
-    say = partial(print, file=sys.stderr if as_json else sys.stdout)
+
+    def say(text: str) -> None:  # in one piece: runs at the same time say theirs too
+        (sys.stderr if as_json else sys.stdout).write(f"{text}\n")
+
     out = out or Path("experiments") / f"{name}{'-paper' if scale == 'paper' else '-quick' if quick else ''}"
     if scale == "paper":
         if quick:
