@@ -80,7 +80,7 @@ def hosts():
             ip("netns", "del", name)
 
 
-@pytest.mark.slow  # 20 s
+@pytest.mark.long  # 45 s
 def test_two_hosts_train_over_their_network_as_one_process_would(start, hosts, command, tmp_path):
     codes, said = ended(start("10.77.0.1:29400", before=lambda node: ("ip", "netns", "exec", hosts[node])), 100)
     assert codes == [0, 0], said
@@ -90,7 +90,7 @@ def test_two_hosts_train_over_their_network_as_one_process_would(start, hosts, c
     assert all(torch.allclose(one[key], other[key], rtol=1e-4, atol=1e-6) for key in one)
 
 
-@pytest.mark.slow  # 25 s
+@pytest.mark.long  # 40 s
 def test_a_cut_cable_ends_both_hosts_and_is_named(start, hosts, tmp_path):
     processes = start("10.77.0.1:29400", "steps=100000", "--patience", "4", before=lambda node: ("ip", "netns", "exec", hosts[node]))
     rows, until = tmp_path / "node0" / "run" / "metrics.jsonl", time.monotonic() + 60

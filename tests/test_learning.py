@@ -15,11 +15,14 @@ def train_tiny(directory, *settings):
     return json.loads((directory / "summary.json").read_text())
 
 
-@pytest.mark.slow  # 150 to 210 s, base model included
+SHORT = ("steps=12", "eval.every=0")  # of 30: the bars are passed by then
+
+
+@pytest.mark.slow  # 150 to 260 s, base model included
 @pytest.mark.timeout(1000)
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
-def test_the_tiny_run_learns(tmp_path, seed):
-    summary = train_tiny(tmp_path / "run", f"seed={seed}")
+@pytest.mark.parametrize(("seed", "settings"), [(0, SHORT), *(pytest.param(seed, (), marks=pytest.mark.long) for seed in (1, 2))])
+def test_the_tiny_run_learns(tmp_path, seed, settings):
+    summary = train_tiny(tmp_path / "run", f"seed={seed}", *settings)
     assert summary["problems"] >= 500
     assert 0.15 <= summary["accuracy_before"] <= 0.55
     assert summary["accuracy_after"] >= 0.80
@@ -27,9 +30,6 @@ def test_the_tiny_run_learns(tmp_path, seed):
     assert summary["greedy_after"] >= summary["greedy_before"] - 0.02
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "updates" in row] == list(range(1, summary["steps"] + 1))
-
-
-SHORT = ("steps=12", "eval.every=0")  # of 30: the bars are passed by then
 
 
 @pytest.mark.long  # 100 to 160 s each, on two cores

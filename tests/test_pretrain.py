@@ -173,8 +173,8 @@ def test_what_cannot_be_used_is_told_before_a_run_directory_exists(run, tmp_path
 @pytest.mark.parametrize(
     "engine",
     [
-        pytest.param((), marks=pytest.mark.long),
-        pytest.param(("learner.engine=deepspeed", "learner.zero=3"), marks=requires("deepspeed")),
+        (),
+        pytest.param(("learner.engine=deepspeed", "learner.zero=3"), marks=[pytest.mark.long, requires("deepspeed")]),
     ],
     ids=["native", "zero3"],
 )

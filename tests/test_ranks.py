@@ -126,7 +126,7 @@ def test_any_number_of_ranks_is_the_same_run(train, alone, counts):
 
 
 @requires_vllm
-@pytest.mark.slow  # 25 s: each rank builds an engine
+@pytest.mark.long  # 50 s: each rank builds an engine
 def test_ranks_with_an_engine_each_draw_what_one_process_draws(train, alone):
     done, directory = train("two", "--gpus", "2", "rollout.engine=vllm", "rollout.cache_gib=0.05")
     assert done.returncode == 0, done.stderr
@@ -138,8 +138,8 @@ requires_deepspeed = requires("deepspeed")
 
 
 @requires_deepspeed
-@pytest.mark.slow  # 35 s each on two busy cores
-@pytest.mark.parametrize("zero", [pytest.param(1, marks=pytest.mark.long), 3])
+@pytest.mark.long  # 35 s each on two busy cores
+@pytest.mark.parametrize("zero", [1, 3])
 def test_deepspeed_draws_and_learns_what_one_process_does(train, alone, zero):
     done, directory = train("spread", "--gpus", "2", "learner.engine=deepspeed", f"learner.zero={zero}")
     assert done.returncode == 0, done.stderr
@@ -193,7 +193,7 @@ def test_a_rank_that_crashes_ends_all_and_is_the_one_heard_of(train, point):
     assert "Traceback (most recent call last)" in log and f"InjectedFault: {point}@{step}:1:raise" in log
 
 
-@pytest.mark.slow  # 15 s
+@pytest.mark.long  # 25 s
 def test_a_slow_rank_is_waited_for_and_named(train):
     done, directory = train("run", "--gpus", "2", faults="grade@2:1:slow")
     assert done.returncode == 0, done.stderr

@@ -80,7 +80,7 @@ def test_two_ranks_go_on_bit_for_bit(train, engine):
 
 
 @requires_vllm
-@pytest.mark.slow  # 20 s: three engines are built
+@pytest.mark.long  # 30 s: three engines are built
 def test_with_vllm_the_next_step_has_the_same_prompts_and_responses(tmp_path, tiny_model_dir, letter_problems, easy_reward, monkeypatch):
     both = ("lr=1e-4", "steps=3", "checkpoint.every=2", *VLLM)
     _, _, straight = run(tmp_path, tiny_model_dir, letter_problems, *both, name="straight")

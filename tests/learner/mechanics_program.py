@@ -1,7 +1,6 @@
 """What each of two ranks checks beside exactness: clipping, gradients that are not finite, momentum, state, weights for an engine.
 
-mechanics_program.py TIED_MODEL UNTIED_MODEL some|all, under torchrun. Every check asserts on every rank. `some` has each ZeRO stage once,
-float32 and bfloat16 by turns.
+mechanics_program.py TIED_MODEL UNTIED_MODEL some|all, under torchrun. Every check asserts on every rank. `some` is ZeRO 3 in bfloat16.
 """
 
 import dataclasses
@@ -204,10 +203,10 @@ def check_shared_memory(path, zero, dtype, packs):
 
 
 STAGES = {
-    "some": [(0, "float32"), (1, "bfloat16"), (2, "float32"), (3, "bfloat16")],
+    "some": [(3, "bfloat16")],
     "all": [(0, "float32"), *[(zero, dtype) for zero in (1, 2, 3) for dtype in ("float32", "bfloat16")]],
 }
-OFFLOADED = {"some": [(3, "all")], "all": [(2, "optimizer"), (3, "all")]}
+OFFLOADED = {"some": [], "all": [(2, "optimizer"), (3, "all")]}
 
 
 def main(tied: str, untied: str, extent: str) -> None:

@@ -46,7 +46,7 @@ def outcome(learner) -> list[torch.Tensor]:
     return [*found, torch.cat([weight.detach().reshape(-1) for _, weight in learner.named_weights()])]
 
 
-@pytest.mark.slow  # 20 to 60 s on two busy cores, without a warm cache of compiled code
+@pytest.mark.long  # 20 to 60 s on two busy cores, without a warm cache of compiled code
 @pytest.mark.parametrize("recompute", [False, True])
 def test_compiled_layers_give_the_same_updates_from_few_compilations(tiny_model_dir, tmp_path, recompute):
     torch._dynamo.reset()

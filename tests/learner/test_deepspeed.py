@@ -62,7 +62,7 @@ def test_any_zero_stage_cut_and_number_of_ranks_gives_the_naive_update_and_plant
 
 
 @requires_deepspeed
-@pytest.mark.slow  # 80 s on two busy cores; all of it 130 s
+@pytest.mark.slow  # 40 s on two busy cores; all of it 130 s
 @pytest.mark.parametrize("extent", ["some", pytest.param("all", marks=pytest.mark.long)])
 def test_two_ranks_clip_stop_restore_push_and_share_alike(tiny_model_dir, untied_model_dir, extent):
     done = start(2, "mechanics_program.py", tiny_model_dir, untied_model_dir, extent)
@@ -86,7 +86,7 @@ def test_an_engine_that_failed_is_built_again_from_spread_weights():
 
 
 @requires_deepspeed
-@pytest.mark.slow  # 15 s
+@pytest.mark.long  # 60 s
 def test_bfloat16_adds_up_gradients_and_small_updates_in_float32(tiny_model_dir, tmp_path):
     start(2, "precision_program.py", tiny_model_dir, tmp_path / "found.json")
     found = json.loads((tmp_path / "found.json").read_text())

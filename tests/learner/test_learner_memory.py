@@ -105,6 +105,7 @@ def test_a_run_goes_on_with_smaller_packs_and_learns_the_same(tmp_path, tiny_mod
     assert all(torch.allclose(one[name], other[name], rtol=1e-9, atol=1e-12) for name in one)
 
 
+@pytest.mark.long  # 25 s
 def test_a_resumed_run_keeps_the_smaller_budget_until_another_is_given(tmp_path, tiny_model_dir, letter_problems, easy_reward, monkeypatch):
     monkeypatch.setenv(VARIABLE, "memory@80:0:oom")
     run(tmp_path, tiny_model_dir, letter_problems, "steps=1", "updates_per_rollout=1")
