@@ -12,8 +12,8 @@ from fastgrpo.cli.runs import (
     Patience,
     ResumeFrom,
     Settings,
-    again,
     carry_out,
+    rank_arguments,
     resolve,
     start_ranks,
     with_settings_of,
@@ -45,7 +45,7 @@ def pretrain(
 
         check(resolved.config)
 
-    start_ranks(again("pretrain", settings, resume, allow_changes, as_json), gpus, Nodes(nodes, node, meet, patience), check_all)
+    start_ranks(rank_arguments("pretrain", settings, resume, allow_changes, as_json), gpus, Nodes(nodes, node, meet, patience), check_all)
     from fastgrpo.display import PRETRAINING, closing_losses
     from fastgrpo.launch_pretraining import launch_pretraining
 

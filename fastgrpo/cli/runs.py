@@ -72,7 +72,7 @@ def start_ranks(arguments: list[str], gpus: int, nodes: Nodes, check: Callable[[
     raise typer.Exit(run_ranks(gpus, arguments, nodes))
 
 
-def again(command: str, settings: list[str] | None, resume: str, allow_changes: bool, as_json: bool) -> list[str]:
+def rank_arguments(command: str, settings: list[str] | None, resume: str, allow_changes: bool, as_json: bool) -> list[str]:
     """The arguments of each rank: those of this process, without what starts ranks."""
     return [command, *["--json"] * as_json, *(settings or []), "--resume", resume, *["--allow-changes"] * allow_changes]
 

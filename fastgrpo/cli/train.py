@@ -12,8 +12,8 @@ from fastgrpo.cli.runs import (
     Patience,
     ResumeFrom,
     Settings,
-    again,
     carry_out,
+    rank_arguments,
     resolve,
     start_ranks,
     with_settings_of,
@@ -41,7 +41,7 @@ def train(
 
         check(resolved.config, ranks)
 
-    start_ranks(again("train", settings, resume, allow_changes, as_json), gpus, Nodes(nodes, node, meet, patience), check_all)
+    start_ranks(rank_arguments("train", settings, resume, allow_changes, as_json), gpus, Nodes(nodes, node, meet, patience), check_all)
     from fastgrpo.display import TRAINING, closing_table
     from fastgrpo.launch import launch
 
